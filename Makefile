@@ -1,0 +1,52 @@
+# Every target sets up .venv by itself; a second run finds it ready. Choose another interpreter with PYTHON=python3.13.
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+READY := $(VENV)/.ready
+RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format bench mutate docs clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-14s %s\n' "$$name" "$$text"; done
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' || \
+		{ echo "Python 3.11 to 3.14 is needed; name one with: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "setting up $(VENV)"
+	@$(VENV)/bin/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@$(RUN) python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## the reference application on a real Temporal server; options in ARGS, for example ARGS=--keep
+	@$(RUN) python -m workflows.demo $(ARGS)
+
+test: $(READY) ## all tests, against a real Temporal server; choose with ARGS="tests/policy -x"
+	@$(RUN) python -m pytest -q $(ARGS)
+
+lint: $(READY) ## style, formatting, types, and who may import whom
+	@$(RUN) ruff check
+	@$(RUN) ruff format --check
+	@$(RUN) mypy
+	@$(RUN) lint-imports --no-logo
+
+format: $(READY) ## rewrite the code in the one style
+	@$(RUN) ruff check --fix-only --quiet
+	@$(RUN) ruff format
+
+bench: $(READY) ## what the gate costs, beside the same work without it
+	@$(RUN) python -m benchmarks.gate $(ARGS)
+
+mutate: $(READY) ## switch off each security rule in turn and name the test that notices
+	@$(RUN) python -m tests.mutate $(ARGS)
+
+docs: $(READY) ## regenerate docs/settings.md from the settings
+	@$(RUN) python -c 'from exequatur.settings import settings_page; print(settings_page(), end="")' > docs/settings.md.new
+	@mv docs/settings.md.new docs/settings.md
+
+clean: ## remove .venv and everything generated
+	@rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

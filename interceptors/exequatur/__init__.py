@@ -1,0 +1,33 @@
+"""Exequatur: no Temporal activity executes without an authorization that anyone can verify later.
+
+A worker process registers :class:`AuthorizationPlugin` with ``Client.connect(plugins=[...])`` and nothing else.
+"""
+
+from exequatur.errors import ConfigurationError, ExequaturError, PolicyError
+from exequatur.failures import (
+    AuthorizationDenied,
+    AuthorizationRevoked,
+    AuthorizationUnavailable,
+    GrantRejected,
+    ReceiptRejected,
+)
+from exequatur.identity.acting import acting_as
+from exequatur.identity.principal import Principal
+from exequatur.plugin import AuthorizationPlugin
+from exequatur.settings import ObserveRule, Settings
+
+__all__ = [
+    "AuthorizationDenied",
+    "AuthorizationPlugin",
+    "AuthorizationRevoked",
+    "AuthorizationUnavailable",
+    "ConfigurationError",
+    "ExequaturError",
+    "GrantRejected",
+    "ObserveRule",
+    "PolicyError",
+    "Principal",
+    "ReceiptRejected",
+    "Settings",
+    "acting_as",
+]

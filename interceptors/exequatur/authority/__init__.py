@@ -1,0 +1,1 @@
+"""Issues grants and workload credentials."""

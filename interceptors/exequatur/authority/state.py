@@ -1,0 +1,141 @@
+"""The state folder of an embedded authority: its keys, its trust anchors, revocations and evidence.
+
+Whoever can read this folder *is* the authority. So it and its key files are for their owner only, and a key file that
+others can read is refused instead of used.
+
+==================  =============================================================
+``issuer``          the authority's name, made once; it begins with ``dev:``
+``keys/*.pem``      one key for grants, one for credentials (PKCS #8)
+``trust.jwks``      the public keys that verify what they sign; only ever added to
+``revocations``     what was revoked, one JSON line each
+``journal/``        evidence, one SQLite file for each process
+==================  =============================================================
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from exequatur.errors import ConfigurationError
+from exequatur.statements.keys import SigningKey
+from exequatur.statements.models import Grant, WorkloadCredential
+from exequatur.statements.trust import Anchor, TrustStore
+
+KEYS = {"grant": Grant.typ, "credential": WorkloadCredential.typ}
+
+
+@dataclass(frozen=True)
+class State:
+    """What a state folder holds."""
+
+    path: Path
+    issuer: str
+    grant_key: SigningKey
+    credential_key: SigningKey
+    trust: TrustStore
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal"
+
+    @property
+    def revocations(self) -> Path:
+        return self.path / "revocations"
+
+
+def open_state(path: Path) -> State:
+    """Open a state folder, and make what is missing in it.
+
+    Raises:
+        ConfigurationError: The folder or a file in it cannot be used; the message names it and the next step.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _owner_only(path)
+        with _locked(path):
+            issuer = _made_once(path / "issuer", lambda: f"dev:{secrets.token_hex(8)}".encode()).decode().strip()
+            folder = path / "keys"
+            folder.mkdir(mode=0o700, exist_ok=True)
+            _owner_only(folder)
+            keys = {role: _key(folder / f"{role}.pem") for role in KEYS}
+            trust = _anchors(path / "trust.jwks", issuer, keys)
+    except (OSError, UnicodeDecodeError) as err:
+        raise ConfigurationError(f"The state folder {path} cannot be used: {err}. Name another with state_dir") from err
+    return State(path, issuer, keys["grant"], keys["credential"], trust)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _owner_only(path: Path) -> None:
+    mode = path.stat().st_mode
+    if stat.S_IMODE(mode) & 0o077:
+        raise ConfigurationError(
+            f"{path} is open to others (mode {stat.S_IMODE(mode):o}); whoever reads it can issue grants. "
+            f"Run: chmod go-rwx {path}"
+        )
+
+
+def _made_once(path: Path, make: Callable[[], bytes]) -> bytes:
+    """The file's content; made, complete or not at all, when there is none."""
+    if not path.exists():
+        _write(path, make())
+    _owner_only(path)
+    return path.read_bytes()
+
+
+def _write(path: Path, data: bytes) -> None:
+    fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    fresh.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _key(path: Path) -> SigningKey:
+    pem = _made_once(path, lambda: SigningKey.generate().to_pem())
+    try:
+        return SigningKey.from_pem(pem)
+    except ValueError as err:
+        raise ConfigurationError(
+            f"{path} is {err}; put the right file back, or move it away to have a new key made"
+        ) from err
+
+
+def _anchors(path: Path, issuer: str, keys: dict[str, SigningKey]) -> TrustStore:
+    """The trust anchors; a key that is new is added, and nothing is ever taken out."""
+    trust = TrustStore.from_jwks(path.read_bytes(), str(path)) if path.exists() else TrustStore()
+    if path.exists():
+        _owner_only(path)
+    known = {anchor.kid for anchor in trust}
+    missing = [role for role, key in keys.items() if key.kid not in known]
+    for role in missing:
+        key = keys[role]
+        # Backdated, because a credential is backdated too.
+        trust.add(Anchor(kid=key.kid, x=key.x, typ=(KEYS[role],), iss=issuer, nbf=float(int(time.time()) - 3600)))
+    if missing:
+        _write(path, trust.to_jwks())
+    return trust

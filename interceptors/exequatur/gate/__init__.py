@@ -1,0 +1,1 @@
+"""The gate: the interceptors that authorize, enforce and record."""

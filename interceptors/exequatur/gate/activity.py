@@ -1,0 +1,376 @@
+"""The activity side of the gate: authorize, record, look once more, run, prove.
+
+Rules, numbered as the code marks them:
+
+F1  Nothing runs while it cannot be decided: after a bounded wait the attempt fails retryably (rules U of
+    :mod:`exequatur.gate.gate`).
+F2  The attempt is judged (rules A of :mod:`exequatur.gate.attempt`); what is not allowed does not run.
+F3  The decision is in the evidence journal, on disk, before the body's first line runs.
+F4  A request is used once for each run and attempt. A local activity's is used once by its token, because Temporal may
+    run that again from its first attempt.
+F5  A grant that is good for one execution chain serves the first that shows it, and no other.
+F6  If anything changed while the decision was being written, it is made again.
+F7  Rules B of :mod:`exequatur.gate.running` hold while the body runs.
+F8  Every outcome gets a signed receipt; on a completed result it travels with it.
+
+In ``observe`` all of it is done and recorded with ``enforced: false``, and nothing is blocked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import temporalio.activity
+import temporalio.exceptions
+from temporalio.activity import Info
+from temporalio.common import RawValue
+from temporalio.worker import (
+    ActivityInboundInterceptor,
+    ActivityOutboundInterceptor,
+    ExecuteActivityInput,
+)
+
+from exequatur.errors import ExequaturError, JournalError, ReplayedRequestError
+from exequatur.failures import AuthorizationFailure, AuthorizationRevoked, AuthorizationUnavailable, GrantRejected
+from exequatur.gate.attempt import Attempt, Judgement
+from exequatur.gate.codec import decoded_here
+from exequatur.gate.gate import Gate
+from exequatur.gate.heartbeat import sign_details
+from exequatur.gate.running import Running
+from exequatur.gate.wire import RECEIPT, payloads_digest, without_ours
+from exequatur.lineage.journal import Entry
+from exequatur.policy.arguments import ActivitySignature
+from exequatur.statements.encoding import compact_json, digest
+from exequatur.statements.jws import Token
+from exequatur.statements.models import LogPlace, Outcome, Receipt, RevocationState
+from exequatur.statements.packing import pack
+from exequatur.statements.requests import core_of
+
+logger = logging.getLogger("exequatur")
+
+_LOOK_INTERVAL = 0.05
+"""Seconds between two looks whether authorization has become possible."""
+_MAX_TRIES = 8
+"""How often a decision is made again because something changed meanwhile (F6)."""
+
+
+class ActivityInbound(ActivityInboundInterceptor):
+    """Stands outermost around every activity execution of a worker."""
+
+    def __init__(self, next: ActivityInboundInterceptor, gate: Gate) -> None:
+        super().__init__(next)
+        self._gate = gate
+        self._outbound: ActivityOutbound | None = None
+
+    def init(self, outbound: ActivityOutboundInterceptor) -> None:
+        self._outbound = ActivityOutbound(outbound, self._gate)
+        super().init(self._outbound)
+
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
+        arrived = time.perf_counter()
+        gate, info = self._gate, temporalio.activity.info()
+        attempt = self._attempt(input, info)
+        try:
+            judgement, entry = await self._admit(attempt)
+        except _Refused as refused:
+            gate.metrics.decided(
+                type(refused.failure).__name__,
+                info.activity_type,
+                enforced=True,
+                seconds=time.perf_counter() - arrived,
+            )
+            raise refused.failure from None
+        running = Running(gate, attempt, judgement)
+        if self._outbound:
+            self._outbound.running = running
+        gate.metrics.decided(
+            "allowed" if judgement.allowed else "observed",
+            info.activity_type,
+            enforced=attempt.enforced,
+            seconds=time.perf_counter() - arrived,
+        )
+        try:
+            result = await running.run(self.next, input)
+        except AuthorizationRevoked as err:
+            if running.revoked is None:
+                raise
+            raise await self._revoked(running, entry) from err
+        except BaseException as err:
+            self._close(running, entry, _outcome_of(err))
+            raise
+        return self._complete(running, entry, result)
+
+    def _attempt(self, input: ExecuteActivityInput, info: Info) -> Attempt:
+        signature, dynamic = _described(input.fn)
+        decoded = decoded_here()
+        values = input.args[0] if dynamic and input.args else input.args
+        has_input, has_details = bool(values), bool(info.heartbeat_details)
+        return Attempt(
+            gate=self._gate,
+            info=info,
+            headers=input.headers,
+            input=decoded[0] if has_input and decoded else [],
+            heartbeat=decoded[int(has_input)] if has_details and len(decoded) > int(has_input) else [],
+            signature=signature,
+            args=input.args,
+        )
+
+    async def _admit(self, attempt: Attempt) -> tuple[Judgement, Entry | None]:
+        """F1 to F6.
+
+        Raises:
+            _Refused: The attempt may not run.
+        """
+        gate, loop = self._gate, asyncio.get_running_loop()
+        deadline = loop.time() + gate.settings.unavailable_wait.total_seconds()
+        recorded = False
+        tries = 0
+        while True:
+            why = gate.unavailable()
+            if why is None:
+                judgement = attempt.judge()  # F2
+                try:
+                    judgement, entry = await self._record(attempt, judgement, again=recorded)
+                except JournalError as err:
+                    why = str(err)
+                else:
+                    recorded = True
+                    tries += 1
+                    if judgement.epoch != gate.epoch:  # [F6]
+                        if tries < _MAX_TRIES:
+                            continue
+                        why = "the policies keep changing"
+                    elif judgement.allowed or not attempt.enforced:
+                        return judgement, entry
+                    else:
+                        raise _Refused(await self._denied(attempt, judgement, entry))
+            if not attempt.enforced:
+                logger.warning("Not enforced: %s", why, extra=_about(attempt.info))
+                return attempt.judge(), None
+            if loop.time() >= deadline:  # [F1]
+                raise _Refused(self._unavailable(why))
+            await asyncio.sleep(_LOOK_INTERVAL)
+
+    async def _record(self, attempt: Attempt, judgement: Judgement, *, again: bool) -> tuple[Judgement, Entry]:
+        """F3 to F5: put the decision on disk; a replayed request or stolen grant turns it into a rejection."""
+        journal, authorized, info = self._gate.require_journal(), attempt.authorized, attempt.info
+        if judgement.allowed and authorized and not again:
+            claims = authorized.request.claims
+            if authorized.chain.authorization.reuse != "schedule" and not await journal.pin(  # [F5]
+                authorized.chain.leaf.digest, claims.first_run_id
+            ):
+                judgement = _rejected(judgement, "The grant was already used by another execution")
+            else:
+                request = authorized.request.digest if info.is_local else claims.jti
+                try:
+                    entry = await journal.append_decision(
+                        _decision(attempt, judgement),
+                        request=request,
+                        run=info.workflow_run_id or "",
+                        attempt=info.attempt,
+                    )
+                except ReplayedRequestError:  # [F4]
+                    judgement = _rejected(judgement, "The request was already used for this run and attempt")
+                else:
+                    return judgement, entry
+        return judgement, await journal.append("decision", _decision(attempt, judgement))  # [F3]
+
+    async def _denied(self, attempt: Attempt, judgement: Judgement, entry: Entry) -> AuthorizationFailure:
+        failure = judgement.failure or GrantRejected
+        outcome: Outcome = "denied" if judgement.decision == "deny" else "rejected"
+        receipt = self._receipt(attempt, judgement, entry, outcome)
+        await self._gate.require_journal().append("receipt", receipt.text.encode())
+        logger.warning(
+            "%s: %s",
+            failure.__name__,
+            judgement.reason,
+            extra=_about(attempt.info) | {"policies": [ref.id for ref in judgement.policies]},
+        )
+        return failure(judgement.reason or "", self._details(attempt, judgement, receipt))
+
+    async def _revoked(self, running: Running, entry: Entry | None) -> AuthorizationRevoked:
+        judgement = running.revoked or running.judgement
+        receipt = self._receipt(running.attempt, judgement, entry, "revoked", running)
+        try:
+            await self._gate.require_journal().append("receipt", receipt.text.encode())
+        except JournalError as err:
+            logger.error("The record of a revocation is kept in memory: %s", err, extra=_about(running.attempt.info))
+            self._enqueue(receipt)
+        logger.warning("AuthorizationRevoked: %s", judgement.reason, extra=_about(running.attempt.info))
+        return AuthorizationRevoked(
+            judgement.reason or "The authorization ended", self._details(running.attempt, judgement, receipt)
+        )
+
+    def _unavailable(self, why: str) -> AuthorizationUnavailable:
+        delay = self._gate.settings.unavailable_retry_delay
+        return AuthorizationUnavailable(f"It could not be decided: {why}", next_retry_delay=delay)
+
+    def _close(self, running: Running, entry: Entry | None, outcome: Outcome) -> None:
+        """F8 for what ends without a result. Nothing may keep the original failure from being raised."""
+        try:
+            self._enqueue(self._receipt(running.attempt, running.judgement, entry, outcome, running))
+        except ExequaturError:
+            logger.exception("An attempt ended without a receipt", extra=_about(running.attempt.info))
+
+    def _complete(self, running: Running, entry: Entry | None, result: Any) -> Any:
+        """F8 for a result. Synchronous: an await here could lose a finished result to a late cancel."""
+        attempt = running.attempt
+        [payload] = temporalio.activity.payload_converter().to_payloads([result])
+        if isinstance(result, RawValue):
+            payload = without_ours(payload)  # a copy: the body may still hold the original
+        try:
+            receipt = self._receipt(
+                attempt, running.judgement, entry, "completed", running, result=payloads_digest([payload])
+            )
+            credential = self._gate.workload.credential.text
+        except ExequaturError:
+            logger.exception("A result goes out without a receipt", extra=_about(attempt.info))
+            return RawValue(payload)
+        self._enqueue(receipt)
+        if attempt.authorized:
+            payload.metadata[RECEIPT] = pack([receipt.text], [credential])
+        return RawValue(payload)
+
+    def _enqueue(self, receipt: Token[Receipt]) -> None:
+        if self._gate.journal is not None:
+            self._gate.journal.enqueue("receipt", receipt.text.encode())
+
+    def _receipt(
+        self,
+        attempt: Attempt,
+        judgement: Judgement,
+        entry: Entry | None,
+        outcome: Outcome,
+        running: Running | None = None,
+        result: str | None = None,
+    ) -> Token[Receipt]:
+        gate, info, authorized = self._gate, attempt.info, attempt.authorized
+        request = authorized.request if authorized else None
+        local = request is not None and info.is_local
+        return gate.workload.sign(
+            Receipt(
+                iss=gate.workload.id,
+                iat=round(gate.clock(), 3),
+                request=request.claims.jti if request else None,
+                request_digest=request.digest if request else None,
+                activity_id=info.activity_id,
+                activity_type=info.activity_type,
+                workflow_id=info.workflow_id,
+                run_id=info.workflow_run_id,
+                attempt=info.attempt,
+                decision=judgement.decision,
+                enforced=attempt.enforced,
+                policies=tuple(ref.id for ref in judgement.policies),
+                reason=judgement.reason[:400] if judgement.reason else None,
+                bundle=judgement.bundle,
+                bundle_sequence=judgement.sequence,
+                revocations=RevocationState(version=gate.revocations.version, age=round(gate.revocations.age(), 3)),
+                facts=digest(judgement.facts),
+                rechecks=running.rechecks if running else 0,
+                started=round(running.started, 3) if running else None,
+                outcome=outcome,
+                result=result,
+                log=LogPlace(id=gate.journal.log_id, index=entry.index, head=entry.head)
+                if entry and gate.journal
+                else None,
+                core=core_of(request.claims) if request and local else None,
+                args=request.claims.args if request and local else None,
+            )
+        )
+
+    def _details(self, attempt: Attempt, judgement: Judgement, receipt: Token[Receipt]) -> dict[str, Any]:
+        return {
+            "principal": judgement.principal,
+            "activity": attempt.info.activity_type,
+            "policies": [{"id": ref.id, "reason": ref.reason} for ref in judgement.policies],
+            "receipt": receipt.text,
+            "credential": self._gate.workload.credential.text,
+        }
+
+
+class ActivityOutbound(ActivityOutboundInterceptor):
+    """Re-checks on heartbeats and signs their details."""
+
+    def __init__(self, next: ActivityOutboundInterceptor, gate: Gate) -> None:
+        super().__init__(next)
+        self._gate = gate
+        self.running: Running | None = None
+
+    def heartbeat(self, *details: Any) -> None:
+        running = self.running
+        if running is not None:
+            running.heartbeat()
+            authorized = running.attempt.authorized
+            if details and authorized:
+                converter = temporalio.activity.payload_converter()
+                details = tuple(sign_details(details, self._gate, authorized, running.attempt.info, converter))
+        self.next.heartbeat(*details)
+
+
+@lru_cache(maxsize=4096)
+def _described(fn: Callable[..., Any]) -> tuple[ActivitySignature, bool]:
+    """An activity's signature, and whether it is dynamic: then its one argument is the list of raw values."""
+    definition = temporalio.activity._Definition.from_callable(fn)
+    return ActivitySignature.of(fn), definition is not None and not definition.name
+
+
+class _Refused(Exception):
+    """Carries the failure out of the admission."""
+
+    def __init__(self, failure: AuthorizationFailure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+def _rejected(judgement: Judgement, reason: str) -> Judgement:
+    return replace(judgement, decision="none", failure=GrantRejected, reason=reason)
+
+
+def _outcome_of(error: BaseException) -> Outcome:
+    if isinstance(error, temporalio.activity._CompleteAsyncError):
+        return "async"
+    if isinstance(error, (asyncio.CancelledError, temporalio.exceptions.CancelledError)):
+        return "cancelled"
+    return "failed"
+
+
+def _decision(attempt: Attempt, judgement: Judgement) -> bytes:
+    """The journal's record of a decision: enough to make it again from the archived bundle and the history."""
+    info, authorized = attempt.info, attempt.authorized
+    return compact_json(
+        {
+            "request": authorized.request.claims.jti if authorized else None,
+            "request_digest": attempt.request_digest,
+            "workflow_id": info.workflow_id,
+            "run_id": info.workflow_run_id,
+            "activity_id": info.activity_id,
+            "activity_type": info.activity_type,
+            "attempt": info.attempt,
+            "principal": judgement.principal,
+            "args": payloads_digest(attempt.input),
+            "facts": judgement.facts.decode(),
+            "decision": judgement.decision,
+            "enforced": attempt.enforced,
+            "reason": judgement.reason,
+            "policies": [ref.id for ref in judgement.policies],
+            "bundle": judgement.bundle,
+            "bundle_sequence": judgement.sequence,
+        }
+    )
+
+
+def _about(info: Info) -> dict[str, Any]:
+    """Fields for structured logs: names only, no arguments."""
+    return {
+        "activity_type": info.activity_type,
+        "activity_id": info.activity_id,
+        "attempt": info.attempt,
+        "workflow_id": info.workflow_id,
+        "run_id": info.workflow_run_id,
+    }

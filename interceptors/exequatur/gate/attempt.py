@@ -1,0 +1,271 @@
+"""Judges one attempt of one activity. This is the gate's decision; everything else carries it out.
+
+Rules, numbered as the code marks them. They are applied in this order; the first that is broken decides:
+
+A1  Work without our header is refused, unless its workflow type is listed in ``allow_ungoverned``; then its principal is
+    ``Unauthenticated`` and the policies decide.
+A2  A partial or foreign set of our headers is refused (H1, H2, K1 to K4).
+A3  The request authorizes this very task (R1 to R14).
+A4  The grant has begun and has not ended (G4).
+A5  Neither grant, principal, workflow nor activity type is revoked.
+A6  Heartbeat details of an earlier attempt are signed by a worker that may (M1 to M4).
+A7  No activity type is named like one of our own Cedar actions.
+A8  After a workflow reset, Cedar also allows the action ``workflow.reset``.
+A9  Cedar allows, strictly (rules E of :mod:`exequatur.policy.engine`).
+
+Verification (A2, A3, A6) depends on bytes alone and is done once; A4, A5, A8 and A9 are judged again whenever asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from temporalio.activity import Info
+from temporalio.api.common.v1 import Payload
+
+from exequatur.errors import StatementError
+from exequatur.failures import AuthorizationDenied, AuthorizationFailure, GrantRejected
+from exequatur.gate.gate import Gate
+from exequatur.gate.heartbeat import verify_details
+from exequatur.gate.wire import payloads_digest, read_activity_header
+from exequatur.identity.principal import UNAUTHENTICATED, Principal
+from exequatur.policy.arguments import ActivitySignature, Conversion, convert_arguments
+from exequatur.policy.engine import PolicyRef, Verdict, decide
+from exequatur.statements.encoding import compact_json
+from exequatur.statements.requests import Authorized, Task, verify_request
+from exequatur.statements.verification import audience, check_current
+
+START_ACTION = "workflow.start"
+RESET_ACTION = "workflow.reset"
+OWN_ACTIONS = frozenset({START_ACTION, RESET_ACTION})
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was decided, by what, and until when it may stand."""
+
+    decision: Literal["allow", "deny", "none"]
+    failure: type[AuthorizationFailure] | None
+    reason: str | None
+    bundle: str
+    sequence: int
+    epoch: int
+    until: float
+    """Seconds since 1970."""
+    policies: tuple[PolicyRef, ...] = ()
+    facts: bytes = b"{}"
+    principal: str = ""
+
+    @property
+    def allowed(self) -> bool:
+        return self.failure is None
+
+
+@dataclass
+class Attempt:
+    """One attempt of one activity, as Temporal delivered it."""
+
+    gate: Gate
+    info: Info
+    headers: Mapping[str, Payload]
+    input: Sequence[Payload]
+    heartbeat: Sequence[Payload]
+    signature: ActivitySignature
+    args: Sequence[Any]
+    authorized: Authorized | None = None
+    """Set once A3 holds."""
+    request_digest: str | None = None
+    _verified: bool = False
+    _arguments: Conversion | None = field(default=None)
+
+    @property
+    def arguments(self) -> Conversion:
+        """The arguments in Cedar's form."""
+        if self._arguments is None:
+            self._arguments = convert_arguments(self.signature, self.args)
+        return self._arguments
+
+    @property
+    def enforced(self) -> bool:
+        info = self.info
+        return not self.gate.settings.observes(info.namespace, info.task_queue, info.activity_type)
+
+    def judge(self) -> Judgement:
+        """Decide now. Never raises."""
+        gate, now = self.gate, self.gate.clock()
+        policy, epoch = gate.policy, gate.epoch
+        base = Judgement("none", None, None, policy.bundle.digest, policy.sequence, epoch, now)
+        try:
+            self._verify()
+            principal = self._principal()
+            until = self._check_standing(now)
+        except StatementError as err:
+            return replace(base, failure=GrantRejected, reason=str(err))
+        except Refusal as err:
+            return replace(base, failure=GrantRejected, reason=err.reason)
+        facts = self._facts(now)
+        entity = principal.entity()
+        verdict: Verdict | None = None
+        if self.authorized and self.authorized.after_reset:  # [A8]
+            verdict = self._ask(policy.bundle, entity, RESET_ACTION, facts, reset=True)
+        if verdict is None or verdict.allowed:
+            verdict = self._ask(policy.bundle, entity, self.info.activity_type, facts)  # A9
+        if verdict.ttl is not None:
+            until = min(until, now + verdict.ttl.total_seconds())
+        judged = replace(
+            base,
+            decision="allow" if verdict.allowed else "deny",
+            policies=verdict.policies,
+            facts=compact_json(facts),
+            principal=str(principal),
+            until=until,
+        )
+        if verdict.allowed:
+            return judged
+        return replace(judged, failure=AuthorizationDenied, reason=_why(principal, self.info, verdict))
+
+    def _verify(self) -> None:
+        if self._verified:
+            return
+        info, settings = self.info, self.gate.settings
+        if info.activity_type in OWN_ACTIONS:  # [A7]
+            raise Refusal(f"An activity may not be named {info.activity_type}, which is one of the gate's own actions")
+        tokens = read_activity_header(self.headers)  # A2
+        if tokens is not None and info.workflow_id and info.workflow_type and info.workflow_run_id:
+            task = Task(
+                namespace=info.namespace,
+                workflow_id=info.workflow_id,
+                workflow_type=info.workflow_type,
+                run_id=info.workflow_run_id,
+                activity_id=info.activity_id,
+                activity_type=info.activity_type,
+                task_queue=info.task_queue,
+                scheduled=info.scheduled_time.timestamp(),
+                args=payloads_digest(self.input),
+                local=info.is_local,
+            )
+            authorized = verify_request(  # A3
+                tokens,
+                task,
+                self.gate.trust,
+                aud=audience(settings.trust_domain, settings.cluster, info.namespace),
+                max_depth=settings.max_delegation_depth,
+                schedule_bound=settings.schedule_bound.total_seconds(),
+            )
+            if self.heartbeat:
+                verify_details(self.heartbeat, authorized, info, self.gate.trust)  # [A6]
+            self.authorized = authorized
+            self.request_digest = authorized.request.digest
+        elif tokens is not None:
+            raise Refusal("An authorization header came with an activity that no workflow scheduled")
+        elif info.workflow_type not in settings.allow_ungoverned:  # [A1]
+            raise Refusal(
+                f"Workflow {info.workflow_id} ({info.workflow_type}) carries no grant; start it through a client with the "
+                "plugin, or list its type in allow_ungoverned"
+            )
+        self._verified = True
+
+    def _principal(self) -> Principal:
+        if self.authorized is None:
+            return UNAUTHENTICATED
+        grant = self.authorized.chain.grant.claims
+        try:
+            named = Principal.parse(grant.sub)
+            return Principal(named.type, named.id, grant.attributes, grant.parents)
+        except ValueError as err:
+            raise Refusal(f"The grant's principal cannot be read: {err}") from err
+
+    def _check_standing(self, now: float) -> float:
+        """A4 and A5; returns until when the grant lasts."""
+        subject = {"workflow": self.info.workflow_id or "", "activity": self.info.activity_type}
+        until = float("inf")
+        if self.authorized:
+            chain = self.authorized.chain
+            subject |= {"grant": chain.grant.claims.jti, "principal": chain.grant.claims.sub}
+            check_current(chain, now, self.gate.settings.clock_leeway.total_seconds())  # [A4]
+            until = chain.expires
+        else:
+            subject["principal"] = str(UNAUTHENTICATED)
+        revoked = self.gate.revocations.find(subject)
+        if revoked:  # [A5]
+            raise Refusal(f"It has been revoked: {revoked.reason}")
+        return until
+
+    def _facts(self, now: float) -> dict[str, Any]:
+        """Everything in Cedar's ``context`` but the arguments."""
+        info = self.info
+        moment = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return {
+            "activity": {
+                "type": info.activity_type,
+                "id": info.activity_id,
+                "attempt": info.attempt,
+                "task_queue": info.task_queue,
+                "local": info.is_local,
+            },
+            "run": {
+                "namespace": info.namespace,
+                "workflow_id": info.workflow_id or "",
+                "workflow_type": info.workflow_type or "",
+                "run_id": info.workflow_run_id or "",
+                "governed": self.authorized is not None,
+            },
+            "worker": {"id": self.gate.workload.id},
+            "now": {"__extn": {"fn": "datetime", "arg": moment}},
+        }
+
+    def _ask(
+        self, bundle: Any, entity: dict[str, Any], action: str, facts: dict[str, Any], *, reset: bool = False
+    ) -> Verdict:
+        return decide(
+            bundle,
+            entity,
+            {"type": "Action", "id": action},
+            {"type": "Workflow", "id": self.info.workflow_id or ""},
+            NO_ARGUMENTS if reset else self.arguments,
+            facts,
+        )
+
+
+class Refusal(Exception):
+    """A rule of this module refused; a sentence says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def _nothing() -> None: ...
+
+
+NO_ARGUMENTS = convert_arguments(ActivitySignature.of(_nothing), ())
+"""For Cedar actions that have none."""
+
+
+def _why(principal: Principal, info: Info, verdict: Verdict) -> str:
+    """The sentence that a denied person reads."""
+    head = f"{principal} may not run {info.activity_type}"
+    if verdict.policies:
+        named = "; ".join(f"{ref.id}: {ref.reason}" if ref.reason else ref.id for ref in verdict.policies)
+        head = f"{head}, forbidden by policy {named}"
+    elif not verdict.errors:
+        head = f"{head}: no policy permits it"
+    return f"{head}. {' '.join(verdict.errors)}".removesuffix(". ") if verdict.errors else head
+
+
+def print_of(arguments: Conversion) -> bytes:
+    """What must stay the same about arguments between judging them and running with them."""
+    return compact_json([arguments.value, sorted(map(list, arguments.faults))])
+
+
+@dataclass(frozen=True)
+class ArgumentPrint:
+    """Takes the print of arguments anew. Picklable, for process pools."""
+
+    signature: ActivitySignature
+
+    def __call__(self, args: Sequence[Any]) -> bytes:
+        return print_of(convert_arguments(self.signature, args))

@@ -1,0 +1,133 @@
+"""What the interceptors of one plugin share: policy in force, revocations, trust, identity, journal and settings."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from exequatur.errors import JournalError, PolicyError
+from exequatur.gate.metrics import Metrics
+from exequatur.gate.revocations import Revocations
+from exequatur.identity.workload import Workload
+from exequatur.lineage.journal import Journal
+from exequatur.policy.bundle import PolicyBundle
+from exequatur.settings import Settings
+from exequatur.statements.trust import TrustStore
+
+if TYPE_CHECKING:
+    from exequatur.gate.running import Running
+
+logger = logging.getLogger("exequatur")
+
+EARLIEST = 1_767_225_600
+"""2026-01-01. A clock that shows less is wrong."""
+LATEST = 4_102_444_800
+"""2100-01-01. A clock that shows more is wrong."""
+STALE_AFTER = 5.0
+"""Seconds without a look at the revocation feed after which it is not known what is revoked."""
+
+
+@dataclass(frozen=True)
+class InForce:
+    """A policy bundle and how many there were before it in this process, plus one."""
+
+    bundle: PolicyBundle
+    sequence: int
+
+
+class Gate:
+    """Everything that decides, and whether it can decide at all.
+
+    ``epoch`` grows with every change that could turn an allow into a deny: another bundle, another revocation. An
+    authorization made in one epoch is looked at again in the next.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        trust: TrustStore,
+        workload: Workload,
+        bundle: PolicyBundle,
+        revocations: Callable[[Callable[[], None]], Revocations],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings
+        self.trust = trust
+        self.workload = workload
+        self.clock = clock
+        self.metrics = Metrics()
+        self.journal: Journal | None = None
+        self.policy = InForce(bundle, 1)
+        self.epoch = 1
+        self.running: set[Running] = set()
+        self._lock = threading.Lock()
+        self.revocations = revocations(self._changed)
+
+    def _changed(self) -> None:
+        with self._lock:
+            self.epoch += 1
+            running = list(self.running)
+        for each in running:
+            each.look_again_soon()
+
+    def put_in_force(self, bundle: PolicyBundle) -> None:
+        """Swap the policy bundle. Running activities are judged by it at once."""
+        self.policy = InForce(bundle, self.policy.sequence + 1)
+        self.metrics.policy_reloaded(refused=False)
+        logger.info(
+            "Policy bundle %s is in force",
+            bundle.digest,
+            extra={"bundle": bundle.digest, "sequence": self.policy.sequence},
+        )
+        self._changed()
+
+    def refuse_bundle(self, error: PolicyError) -> None:
+        """Say that an edited bundle was refused and that the old one stays."""
+        self.metrics.policy_reloaded(refused=True)
+        logger.error(
+            "The edited policies were refused and bundle %s stays in force: %s",
+            self.policy.bundle.digest,
+            error,
+            extra={"bundle": self.policy.bundle.digest, "sequence": self.policy.sequence},
+        )
+
+    def enter(self, running: Running) -> None:
+        with self._lock:
+            self.running.add(running)
+
+    def leave(self, running: Running) -> None:
+        with self._lock:
+            self.running.discard(running)
+
+    def unavailable(self) -> str | None:
+        """Why nothing can be authorized now, or ``None`` when it can.
+
+        Each cause is uncertainty, and uncertainty never allows (P2): U1 the clock is in the wrong century, U2 the
+        evidence journal cannot be written, U3 the revocation feed cannot be read or is stale, U4 this worker's own
+        credential has ended.
+        """
+        now = self.clock()
+        if not EARLIEST <= now <= LATEST:  # [U1]
+            return f"the clock shows {now:.0f} seconds since 1970; set it"
+        if self.journal is None or not self.journal.healthy:  # [U2]
+            return "the evidence journal cannot be written"
+        if self.revocations.problem or self.revocations.age() > STALE_AFTER:  # [U3]
+            return f"it is not known what is revoked: {self.revocations.problem or 'the feed was not read in time'}"
+        if not self.workload.valid(now):  # [U4]
+            return f"this worker's credential has ended: {self.workload.problem or 'it is about to be renewed'}"
+        return None
+
+    def require_journal(self) -> Journal:
+        """The evidence journal.
+
+        Raises:
+            JournalError: No worker of this plugin is running.
+        """
+        if self.journal is None:
+            raise JournalError("The evidence journal is open only while a worker runs")
+        return self.journal

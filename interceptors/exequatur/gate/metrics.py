@@ -1,0 +1,63 @@
+"""The gate's metrics, through the SDK's own meter."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import lru_cache
+
+from temporalio.common import MetricCounter, MetricHistogramTimedelta, MetricMeter
+
+
+class Metrics:
+    """Counters and the latency of the gate.
+
+    ===================================== ===========================================
+    exequatur_decisions                   by outcome, activity_type and enforced
+    exequatur_gate_latency                from the task's arrival to the body's start
+    exequatur_rechecks                    re-checks that judged again, by outcome
+    exequatur_revocations                 attempts ended while running
+    exequatur_policy_reloads              by outcome: in_force or refused
+    ===================================== ===========================================
+
+    ``exequatur_receipt_rejections`` is counted by the workflow, with its own replay-safe meter.
+    """
+
+    def __init__(self, meter: MetricMeter | None = None) -> None:
+        meter = meter or MetricMeter.noop
+        decisions = meter.create_counter("exequatur_decisions", "Decisions of the gate")
+        rechecks = meter.create_counter("exequatur_rechecks", "Re-checks of running activities")
+        reloads = meter.create_counter("exequatur_policy_reloads", "Policy bundles loaded or refused")
+        self._latency = meter.create_histogram_timedelta("exequatur_gate_latency", "Time that the gate took")
+        self._revocations = meter.create_counter("exequatur_revocations", "Attempts ended while running")
+
+        @lru_cache(maxsize=1024)
+        def decision_counter(outcome: str, activity_type: str, enforced: bool) -> MetricCounter:
+            return decisions.with_additional_attributes(
+                {"outcome": outcome, "activity_type": activity_type, "enforced": enforced}
+            )
+
+        @lru_cache(maxsize=256)
+        def latency_of(activity_type: str) -> MetricHistogramTimedelta:
+            return self._latency.with_additional_attributes({"activity_type": activity_type})
+
+        self._decision_counter = decision_counter
+        self._latency_of = latency_of
+        self._rechecks = {
+            outcome: rechecks.with_additional_attributes({"outcome": outcome}) for outcome in ("allow", "revoked")
+        }
+        self._reloads = {
+            outcome: reloads.with_additional_attributes({"outcome": outcome}) for outcome in ("in_force", "refused")
+        }
+
+    def decided(self, outcome: str, activity_type: str, *, enforced: bool, seconds: float) -> None:
+        self._decision_counter(outcome, activity_type, enforced).add(1)
+        self._latency_of(activity_type).record(timedelta(seconds=seconds))
+
+    def rechecked(self, *, allowed: bool) -> None:
+        self._rechecks["allow" if allowed else "revoked"].add(1)
+
+    def revoked(self, activity_type: str) -> None:
+        self._revocations.add(1, {"activity_type": activity_type})
+
+    def policy_reloaded(self, *, refused: bool) -> None:
+        self._reloads["refused" if refused else "in_force"].add(1)

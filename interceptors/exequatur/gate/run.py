@@ -1,0 +1,311 @@
+"""A governed run, as its own workflow code sees it: the grant it was started with, its chain, and its verdicts.
+
+Everything here runs inside the workflow sandbox. What replay must repeat (the chain, the verdict on a receipt, the run's
+modes) depends only on what history records: the start header, results, and anchors that are only ever added. What is
+signed but never recomputed (times, names, digests) may use the worker's own knowledge, and is made only when the
+workflow is not replaying.
+
+Rules, numbered as the code marks them:
+
+W1  A start header that cannot be read gives a run that may not schedule anything.
+W2  A grant that does not verify, or is for another workflow, gives a run with the strictest modes: its mode and its
+    recorded queues are not believed. The gate refuses its requests.
+W3  A key that is not known yet is no verdict: the workflow task fails and is tried again.
+W4  A first run started in time, with the input that was granted.
+W5  A run that continues another came with that run's seal, which names its type, queue and input.
+W6  A retry or a cron run is one that the grant may be used again for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from temporalio import workflow
+from temporalio.api.common.v1 import Payload
+
+from exequatur.errors import StatementError, UnknownKeyError
+from exequatur.gate.codec import decoded_here
+from exequatur.gate.gate import Gate
+from exequatur.gate.wire import activity_header, payloads_digest, read_start_header, start_header
+from exequatur.lineage.chain import fold, genesis
+from exequatur.statements.encoding import digest
+from exequatur.statements.jws import Token, type_of
+from exequatur.statements.models import (
+    Delegation,
+    Grant,
+    NextRun,
+    Request,
+    RequestCore,
+    Reuse,
+    Seal,
+    SealOutcome,
+    WorkflowAuthorization,
+    WorkloadCredential,
+)
+from exequatur.statements.verification import Chain, Credentials, Scope, matches, verify_chain, verify_seal
+
+
+class GovernedRun:
+    """One run that carries a start header of ours.
+
+    Raises:
+        UnknownKeyError: W3.
+    """
+
+    def __init__(self, gate: Gate, info: workflow.Info, tokens: Sequence[str] | None, unreadable: str | None) -> None:
+        self.gate = gate
+        self._info = info
+        self.unreadable = unreadable
+        """W1: why nothing may be scheduled."""
+        self._first_input = decoded_here()[:1]
+        self.tokens: list[str] = []
+        self._seal: str | None = None
+        self._credentials = Credentials(gate.trust)
+        self.chain: Chain | None = None
+        self.fault: str | None = unreadable
+        """Why the start is not covered by the grant."""
+        if tokens:
+            self._read(tokens)
+        self.seq = 0
+        self.seen: list[int] = []
+        self.head = ""
+        if unreadable is None:
+            self.leaf = digest(self._leaf_text)
+            self.head = genesis(
+                namespace=self.chain.namespace if self.chain else "",
+                workflow_id=info.workflow_id,
+                workflow_type=info.workflow_type,
+                original_run_id=info.original_execution_run_id,
+                leaf=self.leaf,
+                seal=digest(self._seal) if self._seal else None,
+            )
+
+    @classmethod
+    def of(cls, gate: Gate, info: workflow.Info) -> GovernedRun | None:
+        """The run, or ``None`` when its start header holds nothing of ours.
+
+        Raises:
+            UnknownKeyError: W3.
+        """
+        try:
+            tokens = read_start_header(info.headers)
+            if tokens is None:
+                return None
+            kinds = [type_of(token) for token in tokens]
+            if kinds[0] != Grant.typ or not set(kinds[1:]) <= {Delegation.typ, WorkloadCredential.typ, Seal.typ}:
+                raise StatementError("W1", "The start header does not hold a grant and what belongs to it")
+        except UnknownKeyError:
+            raise
+        except StatementError as err:  # [W1]
+            return cls(gate, info, None, str(err))
+        return cls(gate, info, tokens, None)
+
+    def _read(self, tokens: Sequence[str]) -> None:
+        """W2: sort the tokens and verify the chain."""
+        delegations = [token for token in tokens if type_of(token) == Delegation.typ]
+        credentials = [token for token in tokens if type_of(token) == WorkloadCredential.typ]
+        seals = [token for token in tokens if type_of(token) == Seal.typ]
+        self._seal = seals[0] if seals else None
+        self._leaf_text = delegations[-1] if delegations else tokens[0]
+        # What an activity's header needs of it: the seal stays behind.
+        self.tokens = [token for token in tokens if type_of(token) != Seal.typ]
+        try:
+            for text in credentials:
+                self._credentials.add(text)
+            chain = verify_chain(tokens[0], delegations, self._credentials, self.gate.trust, aud=None)
+            leaf = chain.authorization
+            if leaf.workflow_id != self._info.workflow_id:
+                raise StatementError("W2", f"The grant is for workflow {leaf.workflow_id}")
+            if self._info.workflow_type not in (leaf.workflow_type, *leaf.continues_as):
+                raise StatementError("W2", f"The grant is for workflow type {leaf.workflow_type}")
+            self.chain = chain
+        except UnknownKeyError:  # W3
+            raise
+        except StatementError as err:
+            self.fault = str(err)
+
+    @property
+    def enforced(self) -> bool:
+        """Whether a result without a valid receipt is refused."""
+        return self.chain is None or self.chain.grant.claims.mode == "enforce"
+
+    @property
+    def task_queue(self) -> str | None:
+        """The run's own task queue as far as it is recorded."""
+        return self.chain.authorization.task_queue if self.chain else None
+
+    def recorded_queue(self, task_queue: str | None) -> bool:
+        """Whether results of this task queue may come without a receipt."""
+        queue = task_queue or self.task_queue
+        return self.chain is not None and queue is not None and matches(queue, self.chain.grant.claims.recorded_queues)
+
+    def scope(self, activity_type: str, task_queue: str | None) -> Scope:
+        """Where an activity's worker must be credentialed for."""
+        if self.chain is None:
+            return Scope("")
+        return Scope(self.chain.site, self.chain.namespace, task_queue or self.task_queue, activity_type)
+
+    def next_core(self, activity_type: str) -> RequestCore:
+        return RequestCore(
+            grant=self.leaf,
+            workflow_id=self._info.workflow_id,
+            original_run_id=self._info.original_execution_run_id,
+            seq=self.seq + 1,
+            activity_type=activity_type,
+            prev=self.head,
+        )
+
+    def header_for(
+        self, core: RequestCore, *, args: str, task_queue: str, activity_id: str | None, local: bool
+    ) -> Payload:
+        """Sign the request and pack it with what it stands on."""
+        workload, info = self.gate.workload, self._info
+        request = workload.sign(
+            Request(
+                **core.model_dump(),
+                iss=workload.id,
+                jti=core.hash(),
+                iat=round(workflow.time(), 3),
+                namespace=info.namespace,
+                workflow_type=info.workflow_type,
+                run_id=info.run_id,
+                first_run_id=info.first_execution_run_id,
+                task_queue=task_queue,
+                args=args,
+                seen=tuple(self.seen),
+                activity_id=activity_id,
+                local=local,
+                start_fault=self.start_fault(),
+            )
+        )
+        kept = [*self.tokens, workload.credential.text]
+        return activity_header([request.text], list(dict.fromkeys(kept)))
+
+    def requested(self, core: RequestCore) -> None:
+        """Fold a request that was scheduled into the chain."""
+        self.seq = core.seq
+        self.seen = []
+        self.head = fold(self.head, "request", core.hash())
+
+    def received(self, seq: int, receipt_digest: str) -> None:
+        """Fold a receipt that the workflow has seen into the chain."""
+        self.seen.append(seq)
+        self.head = fold(self.head, "receipt", receipt_digest)
+
+    def start_fault(self) -> str | None:
+        """W4 to W6, from what this worker sees now. Never part of what replay repeats."""
+        if self.fault or self.chain is None:
+            return (self.fault or "the grant does not verify")[:400]
+        info, chain, leaf = self._info, self.chain, self.chain.authorization
+        started = info.workflow_start_time.timestamp()
+        granted_input = leaf.input
+        if self._seal:
+            try:
+                seal = verify_seal(self._seal, self._credentials, chain, workflow_type=info.workflow_type).claims
+            except StatementError as err:
+                return str(err)[:400]
+            assert seal.next is not None
+            granted_input = seal.next.input
+        elif info.continued_run_id and info.attempt == 1 and leaf.reuse not in ("cron", "schedule"):  # [W5]
+            return "it continues another run without that run's seal"
+        elif not info.continued_run_id and info.attempt == 1:
+            leeway = self.gate.settings.clock_leeway.total_seconds()
+            begins, ends = self._start_window(leaf)
+            if not begins - leeway <= started <= ends + leeway:  # [W4]
+                return "it was started too long after the grant was issued, or before"
+            if leaf.workflow_type != info.workflow_type:
+                return f"the grant starts {leaf.workflow_type}"
+        if info.attempt > 1 and leaf.reuse == "once":  # [W6]
+            return "the grant is for one attempt of the workflow and this is another"
+        if self._observed_input() != granted_input:  # [W4]
+            return "its input is not the one that was granted"
+        return None
+
+    def _start_window(self, leaf: WorkflowAuthorization) -> tuple[float, float]:
+        claims = self.chain.leaf.claims if self.chain else None
+        if isinstance(claims, Grant):
+            return claims.iat, claims.start_by
+        assert isinstance(claims, Delegation)
+        return claims.iat, claims.iat + self.gate.settings.schedule_bound.total_seconds()
+
+    def _observed_input(self) -> str:
+        count = len(_workflow_args())
+        return payloads_digest(self._first_input[0] if count and self._first_input else [])
+
+    def delegate(
+        self,
+        *,
+        workflow_type: str,
+        workflow_id: str,
+        task_queue: str,
+        input_digest: str,
+        reuse: Reuse,
+    ) -> Payload:
+        """Sign a delegation for a child workflow and pack the child's start header.
+
+        A child gets what this run holds. Its end is this run's end.
+        """
+        workload, chain = self.gate.workload, self.chain
+        if chain is None:
+            return start_header(self.tokens)
+        delegation = workload.sign(
+            Delegation(
+                iss=workload.id,
+                aud=chain.grant.claims.aud,
+                iat=round(workflow.time(), 3),
+                exp=chain.expires,
+                jti=digest(f"{self.head} {workflow_id} {workflow.time()}"),
+                parent=chain.leaf.digest,
+                parent_run_id=self._info.original_execution_run_id,
+                depth=len(chain.delegations) + 1,
+                authorization_details=(
+                    WorkflowAuthorization(
+                        workflow_type=workflow_type,
+                        workflow_id=workflow_id,
+                        task_queue=task_queue,
+                        activities=chain.authorization.activities,
+                        continues_as=self.gate.settings.continues_as.get(workflow_type, ()),
+                        input=input_digest,
+                        reuse=reuse,
+                    ),
+                ),
+            )
+        )
+        return start_header(list(dict.fromkeys([*self.tokens, workload.credential.text, delegation.text])))
+
+    def seal(self, outcome: SealOutcome, following: NextRun | None = None) -> Token[Seal]:
+        """Sign the final head."""
+        workload, info = self.gate.workload, self._info
+        return workload.sign(
+            Seal(
+                iss=workload.id,
+                iat=round(workflow.time(), 3),
+                grant=self.leaf,
+                workflow_id=info.workflow_id,
+                workflow_type=info.workflow_type,
+                original_run_id=info.original_execution_run_id,
+                run_id=info.run_id,
+                seq=self.seq,
+                head=self.head,
+                outcome=outcome,
+                next=following,
+            )
+        )
+
+    def continued_header(self, seal: Token[Seal]) -> Payload:
+        """The start header of the run that continues this one."""
+        kept = [*self.tokens, self.gate.workload.credential.text, seal.text]
+        return start_header(list(dict.fromkeys(kept)))
+
+
+def _workflow_args() -> Sequence[object]:
+    """The start arguments as the SDK decoded them; one element per payload."""
+    instance = workflow._Runtime.current()
+    given = getattr(instance, "_workflow_input", None)
+    if given is None:
+        return ()
+    args: Sequence[object] = given.args
+    definition = getattr(instance, "_defn", None)
+    if definition is not None and not definition.name and args:
+        return args[0]  # type: ignore[return-value]
+    return args

@@ -1,0 +1,198 @@
+"""An attempt whose body is running: looks again at its authorization and ends it when that is gone.
+
+Rules, numbered as the code marks them:
+
+B1  The body is not entered when the authorization has gone since it was given, in whichever thread it is entered.
+B2  The body is not entered with other arguments than those that were judged.
+B3  In another epoch, or when an allow has lasted as long as it may, the attempt is judged again.
+B4  An attempt that is no longer allowed ends at once; its body is cancelled and a late result is discarded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import temporalio.activity
+import temporalio.exceptions
+from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput
+
+from exequatur.failures import AuthorizationRevoked, GrantRejected
+from exequatur.gate.attempt import ArgumentPrint, Attempt, Judgement, print_of
+from exequatur.gate.gate import Gate
+
+logger = logging.getLogger("exequatur")
+
+CHANGED = "The arguments were changed after they were authorized"
+
+
+class ProcessBody:
+    """The body of an activity in another process, with the last look at its arguments (B2). Picklable."""
+
+    def __init__(self, fn: Callable[..., Any], fingerprint: ArgumentPrint, expected: bytes) -> None:
+        self._fn = fn
+        self._fingerprint = fingerprint
+        self._expected = expected
+
+    def __call__(self, *args: Any) -> Any:
+        if self._fingerprint(args) != self._expected:  # [B2]
+            raise GrantRejected(CHANGED)
+        return self._fn(*args)
+
+
+class Running:
+    """The body of one attempt and its authorization.
+
+    Created and ended on the worker's event loop; :meth:`look_again_soon` may be called from any thread.
+    """
+
+    def __init__(self, gate: Gate, attempt: Attempt, judgement: Judgement) -> None:
+        self.gate = gate
+        self.attempt = attempt
+        self.judgement = judgement
+        self.rechecks = 0
+        self.started = gate.clock()
+        self.revoked: Judgement | None = None
+        self.loop = asyncio.get_running_loop()
+        self._ended = self.loop.create_future()
+        self._looked_at = self.loop.time()
+        self._fingerprint = ArgumentPrint(attempt.signature)
+        self._expected = print_of(attempt.arguments)
+        self._in_process = False
+        self._body: asyncio.Future[Any] | None = None
+
+    async def run(self, next: ActivityInboundInterceptor, input: ExecuteActivityInput) -> Any:
+        """Run the rest of the interceptors and the body.
+
+        Raises:
+            AuthorizationRevoked: The authorization ended first. ``revoked`` then says why.
+        """
+        input.fn = self._guarded(input)
+        self._context = temporalio.activity._Context.current()
+        self.gate.enter(self)
+        body = self._body = asyncio.ensure_future(next.execute_activity(input))
+        try:
+            while not body.done():
+                try:
+                    await asyncio.wait((body, self._ended), return_when=asyncio.FIRST_COMPLETED)
+                except asyncio.CancelledError as err:
+                    # The SDK cancels this task; the body is to see it, and may still return a result.
+                    body.cancel(*err.args)
+                if self.revoked is not None:
+                    self._abandon(body)
+                    raise AuthorizationRevoked(self.revoked.reason or "The authorization ended")
+            return body.result()
+        finally:
+            self.gate.leave(self)
+            if not self._ended.done():
+                self._ended.cancel()
+
+    def _guarded(self, input: ExecuteActivityInput) -> Callable[..., Any]:
+        """The body with the last look right before its first line."""
+        fn = input.fn
+        if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004
+
+            async def asynchronous(*args: Any) -> Any:
+                self._last_look(args)
+                return await fn(*args)
+
+            return _named_like(fn, asynchronous)
+
+        if isinstance(input.executor, concurrent.futures.ThreadPoolExecutor):
+
+            def threaded(*args: Any) -> Any:
+                self._last_look(args)
+                return fn(*args)
+
+            return _named_like(fn, threaded)
+
+        self._in_process = True
+        return ProcessBody(fn, self._fingerprint, self._expected) if self.attempt.enforced else fn
+
+    def _last_look(self, args: Sequence[Any]) -> None:
+        if self.revoked is not None or not self._still_allowed():  # [B1]
+            raise AuthorizationRevoked(
+                (self.revoked and self.revoked.reason) or "The authorization ended before the activity began"
+            )
+        if self.attempt.enforced and self._fingerprint(args) != self._expected:  # [B2]
+            raise GrantRejected(CHANGED)
+
+    def _still_allowed(self) -> bool:
+        """B3: judge again if anything changed; true when the attempt may go on."""
+        if self.judgement.epoch == self.gate.epoch and self.gate.clock() < self.judgement.until:
+            return True
+        judged = self.attempt.judge()
+        self.rechecks += 1
+        allowed = judged.allowed or not self.attempt.enforced
+        self.gate.metrics.rechecked(allowed=allowed)
+        if allowed:
+            self.judgement = judged
+            return True
+        self.loop.call_soon_threadsafe(self._revoke, judged)
+        return False
+
+    def look_again(self) -> None:
+        """B3, on the event loop."""
+        if self.revoked is None:
+            self._still_allowed()
+
+    def look_again_soon(self) -> None:
+        """B3, from any thread."""
+        try:
+            self.loop.call_soon_threadsafe(self.look_again)
+        except RuntimeError:  # the loop has been closed and the body with it
+            logger.debug("An activity's event loop has ended")
+
+    def heartbeat(self) -> None:
+        """B3 on a heartbeat, at most as often as configured unless something changed.
+
+        Raises:
+            AuthorizationRevoked: The attempt is no longer allowed. Not for a process pool, where an exception would end
+                every heartbeat of the pool; there the body sees its cancellation.
+        """
+        if self.revoked is None:
+            now = self.loop.time()
+            changed = self.judgement.epoch != self.gate.epoch
+            if not changed and now - self._looked_at < self.gate.settings.recheck_interval.total_seconds():
+                return
+            self._looked_at = now
+            if self._still_allowed():
+                return
+        if not self._in_process:
+            raise AuthorizationRevoked((self.revoked and self.revoked.reason) or "The authorization ended")
+
+    def _revoke(self, judged: Judgement) -> None:
+        """B4."""
+        if self.revoked is not None or self._ended.done():
+            return
+        self.revoked = judged
+        self.gate.metrics.revoked(self.attempt.info.activity_type)
+        self._ended.set_result(None)  # [B4]
+
+    def _abandon(self, body: asyncio.Future[Any]) -> None:
+        """Cancel the body in the way its kind can see, and forget it."""
+        context = self._context
+        context.cancelled_event.set()
+        if context.shield_thread_cancel_exception is not None:
+            # The bound method of the SDK's own raiser, which respects the activity's shields.
+            raiser = getattr(context.shield_thread_cancel_exception, "__self__", None)
+            if raiser is not None:
+                raiser.raise_in_thread(temporalio.exceptions.CancelledError)
+        body.cancel("Authorization revoked")
+        body.add_done_callback(_discard)
+
+
+def _discard(body: asyncio.Future[Any]) -> None:
+    if not body.cancelled():
+        error = body.exception()
+        logger.info("A revoked activity's late %s was discarded", "failure" if error else "result")
+
+
+def _named_like(fn: Callable[..., Any], wrapper: Callable[..., Any]) -> Callable[..., Any]:
+    """As ``functools.wraps``, also for a callable that lacks some of the attributes."""
+    return functools.update_wrapper(wrapper, fn)

@@ -1,0 +1,91 @@
+"""Activity slots that are handed out only while the worker can authorize.
+
+A worker that polls and then refuses would drain the queue of work that a healthy worker could do. So it does not poll.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+from temporalio.worker import (
+    CustomSlotSupplier,
+    FixedSizeSlotSupplier,
+    SlotMarkUsedContext,
+    SlotPermit,
+    SlotReleaseContext,
+    SlotReserveContext,
+)
+
+from exequatur.gate.gate import Gate
+
+_LOOK_INTERVAL = 0.1
+"""Seconds between two looks whether the worker can authorize again."""
+
+
+class FixedSlots(CustomSlotSupplier):
+    """A fixed number of slots, as the SDK's own supplier gives them."""
+
+    def __init__(self, size: FixedSizeSlotSupplier) -> None:
+        self._free = size.num_slots
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+
+    async def reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit:
+        loop = asyncio.get_running_loop()
+        while True:
+            with self._lock:
+                if self._free > 0:
+                    self._free -= 1
+                    return SlotPermit()
+                waiter = loop.create_future()
+                self._waiting.append((loop, waiter))
+            await waiter
+
+    def try_reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit | None:
+        with self._lock:
+            if self._free <= 0:
+                return None
+            self._free -= 1
+            return SlotPermit()
+
+    def mark_slot_used(self, ctx: SlotMarkUsedContext) -> None:
+        """Nothing to do: a slot is taken when it is reserved."""
+
+    def release_slot(self, ctx: SlotReleaseContext) -> None:
+        with self._lock:
+            self._free += 1
+            waiting, self._waiting = self._waiting, []
+        for loop, waiter in waiting:
+            loop.call_soon_threadsafe(_wake, waiter)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+class GatedSlots(CustomSlotSupplier):
+    """Withholds the slots of another supplier while the gate cannot decide."""
+
+    def __init__(self, gate: Gate, inner: CustomSlotSupplier) -> None:
+        self._gate = gate
+        self._inner = inner
+
+    async def reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit:
+        while True:
+            while self._gate.unavailable() is not None:
+                await asyncio.sleep(_LOOK_INTERVAL)
+            permit = await self._inner.reserve_slot(ctx)
+            if self._gate.unavailable() is None:
+                return permit
+            self._inner.release_slot(SlotReleaseContext(slot_info=None, permit=permit))
+
+    def try_reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit | None:
+        return None if self._gate.unavailable() is not None else self._inner.try_reserve_slot(ctx)
+
+    def mark_slot_used(self, ctx: SlotMarkUsedContext) -> None:
+        self._inner.mark_slot_used(ctx)
+
+    def release_slot(self, ctx: SlotReleaseContext) -> None:
+        self._inner.release_slot(ctx)

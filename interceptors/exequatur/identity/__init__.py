@@ -1,0 +1,1 @@
+"""Who acts: principals, and the identity of this process."""

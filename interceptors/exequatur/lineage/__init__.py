@@ -1,0 +1,1 @@
+"""Lineage: the chain inside a run and the evidence journal beside it."""

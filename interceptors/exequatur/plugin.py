@@ -1,0 +1,352 @@
+"""The plugin: the one object that a user registers."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import temporalio.activity
+import temporalio.client
+import temporalio.worker
+from temporalio.api.common.v1 import Payload
+from temporalio.client import ClientConfig, WorkflowHistory
+from temporalio.common import HeaderCodecBehavior, RawValue
+from temporalio.converter import DataConverter
+from temporalio.runtime import Runtime
+from temporalio.service import ConnectConfig, ServiceClient
+from temporalio.worker import (
+    ActivityInboundInterceptor,
+    FixedSizeSlotSupplier,
+    Replayer,
+    ReplayerConfig,
+    Worker,
+    WorkerConfig,
+    WorkerTuner,
+    WorkflowInboundInterceptor,
+    WorkflowInterceptorClassInput,
+    WorkflowReplayResult,
+    WorkflowRunner,
+)
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+
+from exequatur.authority.embedded import EmbeddedAuthority
+from exequatur.authority.state import open_state
+from exequatur.errors import ConfigurationError
+from exequatur.gate.activity import ActivityInbound
+from exequatur.gate.client import ClientOutbound, GrantIssuer
+from exequatur.gate.codec import ObservingCodec
+from exequatur.gate.gate import EARLIEST, LATEST, Gate
+from exequatur.gate.metrics import Metrics
+from exequatur.gate.platform import check_platform
+from exequatur.gate.revocations import Revocations, revocation
+from exequatur.gate.serving import Serving
+from exequatur.gate.slots import FixedSlots, GatedSlots
+from exequatur.gate.workflow import WorkflowInbound
+from exequatur.identity.principal import Principal
+from exequatur.identity.workload import Workload
+from exequatur.policy.folder import PolicyFolder
+from exequatur.settings import Settings
+from exequatur.statements.keys import warm_up
+
+logger = logging.getLogger("exequatur")
+
+PASSTHROUGH = ("exequatur", "cryptography", "_cffi_backend", "cedarpy")
+"""Modules that the workflow sandbox must not import anew."""
+
+
+class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
+    """No activity executes without authorization.
+
+    Give it to ``Client.connect(plugins=[...])``; the workers of that client inherit it. Give it to a ``Replayer`` to
+    replay governed histories. One instance serves any number of clients and workers. Use :meth:`embedded` to make one.
+    """
+
+    def __init__(
+        self,
+        *,
+        gate: Gate,
+        issuer: GrantIssuer,
+        serving: Serving,
+        principal: Principal | None = None,
+    ) -> None:
+        check_platform()
+        warm_up()
+        self.gate = gate
+        self._issuer = issuer
+        self._serving = serving
+        self._principal = principal
+        self._interceptor = _Interceptor(self)
+
+    @classmethod
+    def embedded(
+        cls,
+        policies: str | Path,
+        *,
+        state_dir: str | Path = ".exequatur",
+        principal: Principal | None = None,
+        settings: Settings | None = None,
+        **options: Any,
+    ) -> AuthorizationPlugin:
+        """Make a plugin that is its own authority.
+
+        Keys are made and kept in ``state_dir``; whoever can read that folder can issue grants. Clients and workers that
+        belong together share it.
+
+        Args:
+            policies: Folder with ``*.cedar``, and optionally a schema and ``entities.json``. It is watched: an edit is
+                in force within a second, and a broken one is refused.
+            state_dir: Folder for keys, revocations and evidence; made when it is missing.
+            principal: On whose behalf this process starts workflows, unless :func:`exequatur.acting_as` says otherwise.
+            settings: What can be configured; read from ``options``, the environment and ``exequatur.toml`` when absent.
+            options: Settings by name, which take precedence over environment and file.
+
+        Raises:
+            ConfigurationError: A setting, the state folder or a key file cannot be used.
+            PolicyError: The policies cannot be used.
+        """
+        if settings is not None and options:
+            raise ConfigurationError("Give settings or single options, not both")
+        settings = settings or Settings.load(**options)
+        folder = PolicyFolder(Path(policies))
+        bundle = folder.load()
+        for warning in bundle.warnings:
+            logger.warning("%s: %s", policies, warning, extra={"bundle": bundle.digest})
+        state = open_state(Path(state_dir))
+        authority = EmbeddedAuthority(state, settings)
+        gate = Gate(
+            settings=settings,
+            trust=state.trust,
+            workload=Workload(authority),
+            bundle=bundle,
+            revocations=lambda changed: Revocations(state.revocations, changed),
+        )
+        authority.gate = gate
+        serving = Serving(gate, state.journal, folder)
+        return cls(gate=gate, issuer=authority, serving=serving, principal=principal)
+
+    def revoke(
+        self,
+        *,
+        grant: str | None = None,
+        principal: Principal | str | None = None,
+        workflow: str | None = None,
+        activity: str | None = None,
+        everything: bool = False,
+        reason: str,
+    ) -> int:
+        """Revoke, and end what is running under it.
+
+        What is given together must match together. The revocation is on disk when this returns; every process with the
+        same state folder follows.
+
+        Args:
+            grant: ``jti`` of a grant.
+            principal: The principal, or ``Type::"id"``.
+            workflow: Workflow id.
+            activity: Activity type.
+            everything: The kill switch.
+            reason: A sentence for those whose work ends.
+
+        Returns:
+            The version of the revocation feed.
+
+        Raises:
+            ConfigurationError: Nothing is named, or everything and something.
+            ExequaturError: It could not be written; nothing was revoked.
+        """
+        return self.gate.revocations.add(
+            revocation(
+                grant=grant,
+                principal=str(principal) if principal is not None else None,
+                workflow=workflow,
+                activity=activity,
+                everything=everything,
+                reason=reason,
+            )
+        )
+
+    # What the SDK calls.
+
+    def name(self) -> str:
+        return "exequatur.AuthorizationPlugin"
+
+    def configure_client(self, config: ClientConfig) -> ClientConfig:
+        given = list(config.get("interceptors") or ())
+        if self._registered(given):
+            return config
+        config["interceptors"] = [self._interceptor, *given]
+        converter = config.get("data_converter", DataConverter.default)
+        if converter.payload_codec is not None:
+            # Statements are to be as confidential as the payloads whose digests they carry.
+            config["header_codec_behavior"] = HeaderCodecBehavior.CODEC
+        config["data_converter"] = _observed(converter)
+        return config
+
+    async def connect_service_client(
+        self, config: ConnectConfig, next: Callable[[ConnectConfig], Awaitable[ServiceClient]]
+    ) -> ServiceClient:
+        return await next(config)
+
+    def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
+        client = config["client"]
+        active = client.config(active_config=True)
+        if not self._registered(active["interceptors"]):
+            raise ConfigurationError(
+                "The worker's client does not have the plugin; give it to Client.connect(plugins=[...]) instead"
+            )
+        tuner = config.get("tuner")
+        if tuner is not None and isinstance(_activity_slots(tuner), GatedSlots):
+            return config  # registered twice
+        self._check_outermost(client)
+        self.gate.workload.cover(client.namespace, config["task_queue"], _activity_names(config))
+        config["workflow_runner"] = _passing_through(config["workflow_runner"])
+        if config.get("activities"):
+            self._gate_slots(config)
+        return config
+
+    async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:
+        now = self.gate.clock()
+        if not EARLIEST <= now <= LATEST:
+            raise ConfigurationError(f"The clock shows {now:.0f} seconds since 1970; set it before starting a worker")
+        self._check_outermost(worker.client)
+        runtime = worker.client.service_client.config.runtime or Runtime.default()
+        self.gate.metrics = Metrics(runtime.metric_meter)
+        async with self._serving.worker():
+            await next(worker)
+
+    def configure_replayer(self, config: ReplayerConfig) -> ReplayerConfig:
+        given = list(config.get("interceptors") or ())
+        if self._registered(given):
+            return config
+        config["interceptors"] = [self._interceptor, *given]
+        converter = config.get("data_converter", DataConverter.default)
+        if converter.payload_codec is not None:
+            config["header_codec_behavior"] = HeaderCodecBehavior.CODEC
+        config["data_converter"] = _observed(converter)
+        config["workflow_runner"] = _passing_through(config.get("workflow_runner") or SandboxedWorkflowRunner())
+        return config
+
+    def run_replayer(
+        self,
+        replayer: Replayer,
+        histories: AsyncIterator[WorkflowHistory],
+        next: Callable[
+            [Replayer, AsyncIterator[WorkflowHistory]],
+            AbstractAsyncContextManager[AsyncIterator[WorkflowReplayResult]],
+        ],
+    ) -> AbstractAsyncContextManager[AsyncIterator[WorkflowReplayResult]]:
+        return next(replayer, histories)
+
+    def _registered(self, interceptors: Any) -> bool:
+        """Whether this plugin is already there.
+
+        Raises:
+            ConfigurationError: Another one is.
+        """
+        ours = [each for each in interceptors if isinstance(each, _Interceptor)]
+        if any(each.plugin is not self for each in ours):
+            raise ConfigurationError("Two different AuthorizationPlugins are registered; use one instance for both")
+        return bool(ours)
+
+    def _check_outermost(self, client: temporalio.client.Client) -> None:
+        """The gate must be the first that sees an activity, and its codec the first that sees a payload.
+
+        Raises:
+            ConfigurationError: Something else is in front.
+        """
+        active = client.config(active_config=True)
+        first: object = next(each for each in active["interceptors"] if isinstance(each, temporalio.worker.Interceptor))
+        if first is not self._interceptor:
+            raise ConfigurationError(
+                f"{type(first).__name__} runs before the gate and could act without authorization; list "
+                "AuthorizationPlugin after the plugin that puts it in front"
+            )
+        if not isinstance(active["data_converter"].payload_codec, ObservingCodec):
+            raise ConfigurationError(
+                "Another plugin replaced the data converter, so the gate cannot see payloads; list AuthorizationPlugin "
+                "after it"
+            )
+
+    def _gate_slots(self, config: WorkerConfig) -> None:
+        """Let the worker take activity tasks only while it can authorize."""
+        tuner = config.get("tuner") or WorkerTuner.create_fixed(
+            workflow_slots=config.pop("max_concurrent_workflow_tasks", None),
+            activity_slots=config.get("max_concurrent_activities"),
+            local_activity_slots=config.pop("max_concurrent_local_activities", None),
+            nexus_slots=config.pop("max_concurrent_nexus_tasks", None),
+        )
+        config.pop("max_concurrent_activities", None)
+        slots = _activity_slots(tuner)
+        if isinstance(slots, FixedSizeSlotSupplier):
+            slots = FixedSlots(slots)
+        if not isinstance(slots, temporalio.worker.CustomSlotSupplier):
+            logger.warning(
+                "A resource-based tuner cannot be withheld: a worker that cannot authorize goes on polling and fails "
+                "activities retryably"
+            )
+            config["tuner"] = tuner
+            return
+        config["tuner"] = WorkerTuner.create_composite(
+            workflow_supplier=tuner._get_workflow_task_slot_supplier(),
+            activity_supplier=GatedSlots(self.gate, slots),
+            local_activity_supplier=tuner._get_local_activity_task_slot_supplier(),
+            nexus_supplier=tuner._get_nexus_slot_supplier(),
+        )
+
+
+class _Interceptor(temporalio.client.Interceptor, temporalio.worker.Interceptor):
+    """Makes the interceptors of both sides."""
+
+    def __init__(self, plugin: AuthorizationPlugin) -> None:
+        self.plugin = plugin
+        self._workflow_class = type("GovernedWorkflowInbound", (WorkflowInbound,), {"gate": plugin.gate})
+
+    def intercept_client(self, next: temporalio.client.OutboundInterceptor) -> temporalio.client.OutboundInterceptor:
+        plugin = self.plugin
+        return ClientOutbound(next, plugin._issuer, lambda: plugin._principal, plugin._serving.refresh)
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
+        return ActivityInbound(next, self.plugin.gate)
+
+    def workflow_interceptor_class(
+        self, input: WorkflowInterceptorClassInput
+    ) -> type[WorkflowInboundInterceptor] | None:
+        return self._workflow_class
+
+
+def _observed(converter: DataConverter) -> DataConverter:
+    """The converter with our codec around the user's.
+
+    Raises:
+        ConfigurationError: It does not pass raw values through.
+    """
+    probe = Payload(metadata={"encoding": b"binary/plain"}, data=b"\x00")
+    try:
+        passed = converter.payload_converter.to_payloads([RawValue(probe)]) == [probe]
+    except Exception:  # whatever the user's converter raises
+        passed = False
+    if not passed:
+        raise ConfigurationError(
+            f"{converter.payload_converter_class.__name__} does not pass temporalio.common.RawValue through; derive it "
+            "from CompositePayloadConverter"
+        )
+    return dataclasses.replace(converter, payload_codec=ObservingCodec(converter.payload_codec))
+
+
+def _passing_through(runner: WorkflowRunner) -> WorkflowRunner:
+    if isinstance(runner, SandboxedWorkflowRunner):
+        return dataclasses.replace(runner, restrictions=runner.restrictions.with_passthrough_modules(*PASSTHROUGH))
+    return runner
+
+
+def _activity_slots(tuner: WorkerTuner) -> Any:
+    return tuner._get_activity_task_slot_supplier()
+
+
+def _activity_names(config: WorkerConfig) -> list[str]:
+    definitions = [temporalio.activity._Definition.must_from_callable(fn) for fn in config.get("activities") or ()]
+    return [definition.name or "*" for definition in definitions]

@@ -1,0 +1,108 @@
+"""Which arguments a policy can read.
+
+Rules:
+
+R1  Every attribute access or ``has`` on a chain from ``context.args`` is a read of that path; a chain is followed
+    through the branches of an if-then-else and the fields of a record literal.
+R2  A value on such a chain that is used as a whole (compared, put in a set, given to an operator) is a read of all of
+    it.
+R3  ``context`` used as a whole is a read of every argument, the empty path.
+R4  A node type that is not known here is a read of every argument: a newer Cedar can at worst be stricter.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
+from typing import Any, get_args
+
+from cedarpy import pst
+
+Path = tuple[str, ...]
+
+_EVERYTHING: Path = ()
+_KNOWN: frozenset[type] = frozenset(
+    cls
+    for union in (pst.Expr, pst.Clause, pst.PrincipalOrResourceConstraint, pst.ActionConstraint, pst.PatternElem)
+    for cls in get_args(union)
+) | {pst.Template, pst.EntityUid, pst.EntityType, pst.Slot}
+
+
+def argument_reads(policies: Iterable[pst.Template]) -> frozenset[Path]:
+    """Return every argument path that policies can read.
+
+    Args:
+        policies: Policies as ``cedarpy.pst`` nodes.
+
+    Returns:
+        Paths below ``context.args``; ``()`` means that a policy can read all of them.
+    """
+    return frozenset(path for policy in policies for path in _reads(policy))
+
+
+def _reads(node: Any) -> Iterator[Path]:
+    if node is None or isinstance(node, str | bool | int):
+        return
+    if isinstance(node, Mapping):
+        for value in node.values():
+            yield from _reads(value)
+    elif isinstance(node, tuple | list | frozenset):
+        for value in node:
+            yield from _reads(value)
+    elif type(node) not in _KNOWN:  # R4
+        yield _EVERYTHING
+    elif isinstance(node, pst.Var):
+        if node.name == "context":  # R3
+            yield _EVERYTHING
+    elif isinstance(node, pst.GetAttr):  # R1, R2
+        yield from (path for origin in _origins(node) for path in _argument_path(origin))
+        yield from _side_reads(node.base)
+    elif isinstance(node, pst.HasAttr):  # R1
+        for origin in _origins(node.base):
+            yield from (path for end in _follow(origin, node.attrs) for path in _argument_path(end, has=True))
+        yield from _side_reads(node.base)
+    else:
+        for field in fields(node):
+            yield from _reads(getattr(node, field.name))
+
+
+def _origins(node: Any) -> list[Path | pst.Record]:
+    """What an expression may denote: a path below ``context``, or a record literal; nothing else holds arguments."""
+    if isinstance(node, pst.Var):
+        return [()] if node.name == "context" else []
+    if isinstance(node, pst.Record):
+        return [node]
+    if isinstance(node, pst.IfThenElse):
+        return _origins(node.then_expr) + _origins(node.else_expr)
+    if isinstance(node, pst.GetAttr):
+        return [end for origin in _origins(node.base) for end in _follow(origin, (node.attr,))]
+    return []
+
+
+def _follow(origin: Path | pst.Record, attrs: tuple[str, ...]) -> list[Path | pst.Record]:
+    if isinstance(origin, tuple):
+        return [origin + attrs]
+    if not attrs:
+        return [origin]
+    if attrs[0] not in origin.fields:
+        return []
+    return [end for inner in _origins(origin.fields[attrs[0]]) for end in _follow(inner, attrs[1:])]
+
+
+def _argument_path(origin: Path | pst.Record, *, has: bool = False) -> list[Path]:
+    if not isinstance(origin, tuple):
+        return []
+    if origin[:1] == ("args",):
+        # ``context has args`` asks nothing about any argument: the record is always there.
+        return [] if has and len(origin) == 1 else [origin[1:]]
+    return [] if origin else [_EVERYTHING]
+
+
+def _side_reads(base: Any) -> Iterator[Path]:
+    """Reads in the base of an attribute access, other than of the chain itself."""
+    if isinstance(base, pst.GetAttr):
+        yield from _side_reads(base.base)
+    elif isinstance(base, pst.IfThenElse):
+        yield from _reads(base.cond)
+        yield from _side_reads(base.then_expr)
+        yield from _side_reads(base.else_expr)
+    elif not isinstance(base, pst.Var):
+        yield from _reads(base)

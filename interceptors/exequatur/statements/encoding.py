@@ -1,0 +1,72 @@
+"""Encodings that every statement shares: strict base64url, SHA-256 digests and JSON without duplicates.
+
+A lenient decoder would let two different texts stand for one statement, so each decoder here accepts exactly one text
+for one value.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from typing import Any, NoReturn
+
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]*\Z")
+
+
+def to_base64url(data: bytes) -> str:
+    """Encode without padding (RFC 7515, section 2)."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def from_base64url(text: str) -> bytes:
+    """Decode what :func:`to_base64url` can produce.
+
+    Raises:
+        ValueError: ``text`` has padding, a foreign character, or unused bits that are not zero.
+    """
+    if not _BASE64URL.match(text):
+        raise ValueError("not base64url")
+    try:
+        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except binascii.Error as err:
+        raise ValueError("not base64url") from err
+    if to_base64url(data) != text:
+        raise ValueError("base64url is not canonical")
+    return data
+
+
+def digest(data: bytes | str) -> str:
+    """SHA-256, base64url."""
+    return to_base64url(hashlib.sha256(data.encode() if isinstance(data, str) else data).digest())
+
+
+def compact_json(value: Any) -> bytes:
+    """JSON without white space, keys sorted, non-ASCII characters as UTF-8."""
+    return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a member appears twice")
+    return result
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant)
+
+
+def strict_json(data: bytes) -> Any:
+    """Parse RFC 8259 JSON; a member that appears twice is an error.
+
+    Raises:
+        ValueError: ``data`` is not UTF-8, not JSON, nested too deeply, or has a duplicate member.
+    """
+    try:
+        return _DECODER.decode(data.decode("utf-8"))
+    except RecursionError as err:
+        raise ValueError("nested too deeply") from err

@@ -1,0 +1,320 @@
+"""What each statement says (DESIGN section 2).
+
+Registered JWT claim names are used wherever one exists (RFC 7519, RFC 7800 ``cnf``, RFC 8693 ``act``, RFC 9396
+``authorization_details``). Times are seconds since 1970-01-01 UTC. Digests are SHA-256, base64url. A model takes
+exactly its own fields: an unknown one is an error, so that nothing that was signed is silently ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from exequatur.statements.encoding import compact_json, digest
+
+Digest = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43}$")]
+Name = Annotated[str, Field(min_length=1, max_length=1000)]
+Time = Annotated[float, Field(ge=0, le=32_503_680_000, allow_inf_nan=False)]
+"""Up to the year 3000, so that a clock in the wrong century is refused where it shows."""
+
+Role = Literal["request", "receipt", "delegate", "seal"]
+Mode = Literal["enforce", "observe"]
+Reuse = Literal["once", "retry", "cron", "schedule"]
+SealOutcome = Literal["completed", "failed", "cancelled", "continued"]
+Outcome = Literal["completed", "failed", "cancelled", "async", "denied", "rejected", "unavailable", "revoked"]
+
+
+class Part(BaseModel):
+    """Base of everything inside a statement."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Statement(Part):
+    """Base of the statements."""
+
+    typ: ClassVar[str]
+    max_bytes: ClassVar[int]
+    """Of the compact token. Checked before anything is decoded."""
+
+
+class PublicKey(Part):
+    """An Ed25519 public key as a JWK (RFC 8037, section 2)."""
+
+    kty: Literal["OKP"] = "OKP"
+    crv: Literal["Ed25519"] = "Ed25519"
+    x: Digest
+
+
+class Confirmation(Part):
+    """Proof-of-possession key (RFC 7800, section 3.2)."""
+
+    jwk: PublicKey
+
+
+class Code(Part):
+    """What code a worker says, or was attested, to run."""
+
+    digest: Digest
+    assurance: Literal["self-asserted", "attested"]
+
+
+class WorkloadCredential(Statement):
+    """This key is this worker, in these roles and places."""
+
+    typ: ClassVar[str] = "exequatur-workload+jwt"
+    max_bytes: ClassVar[int] = 4096
+
+    iss: Name
+    sub: Name
+    aud: Name
+    iat: Time
+    nbf: Time
+    exp: Time
+    jti: Name
+    cnf: Confirmation
+    roles: tuple[Role, ...]
+    namespaces: tuple[Name, ...]
+    task_queues: tuple[Name, ...]
+    activities: tuple[Name, ...]
+    code: Code | None = None
+
+
+class Actor(Part):
+    """Who acts for the subject (RFC 8693, section 4.1)."""
+
+    sub: Name
+    act: Actor | None = None
+
+
+class WorkflowAuthorization(Part):
+    """What a grant or delegation allows: one workflow, and the activities it may ask for (RFC 9396)."""
+
+    type: Literal["temporal_workflow"] = "temporal_workflow"
+    workflow_type: Name
+    workflow_id: Name
+    task_queue: Name
+    activities: tuple[Name, ...]
+    """Activity types; ``*`` and ``?`` as in a shell pattern."""
+    continues_as: tuple[Name, ...] = ()
+    """Other workflow types that the run may continue as."""
+    input: Digest
+    reuse: Reuse
+
+
+class Grant(Statement):
+    """On whose behalf a run acts, and what the workflow side must know for the whole run."""
+
+    typ: ClassVar[str] = "exequatur-grant+jwt"
+    max_bytes: ClassVar[int] = 16_384
+
+    ver: Literal[1] = 1
+    iss: Name
+    sub: Name
+    aud: Name
+    iat: Time
+    nbf: Time
+    exp: Time
+    start_by: Time
+    jti: Name
+    attributes: dict[str, JsonValue] = Field(default_factory=dict)
+    parents: tuple[Name, ...] = ()
+    act: Actor | None = None
+    authorization_details: Annotated[tuple[WorkflowAuthorization, ...], Field(min_length=1, max_length=1)]
+    bundle: Digest
+    policies: tuple[Name, ...]
+    mode: Mode
+    recorded_queues: tuple[Name, ...] = ()
+
+    @property
+    def authorization(self) -> WorkflowAuthorization:
+        return self.authorization_details[0]
+
+
+class Delegation(Statement):
+    """A parent run hands a child a part of what it holds."""
+
+    typ: ClassVar[str] = "exequatur-delegation+jwt"
+    max_bytes: ClassVar[int] = 8192
+
+    iss: Name
+    aud: Name
+    iat: Time
+    exp: Time
+    jti: Name
+    parent: Digest
+    """Of the parent's grant or delegation token."""
+    parent_run_id: Name
+    """Original execution run id of the parent run."""
+    depth: Annotated[int, Field(ge=1, le=64)]
+    authorization_details: Annotated[tuple[WorkflowAuthorization, ...], Field(min_length=1, max_length=1)]
+
+    @property
+    def authorization(self) -> WorkflowAuthorization:
+        return self.authorization_details[0]
+
+
+class RequestCore(Part):
+    """The part of a request that replay recomputes; its hash is the request's ``jti``."""
+
+    grant: Digest
+    """Of the leaf: the grant token, or the last delegation token."""
+    workflow_id: Name
+    original_run_id: Name
+    seq: Annotated[int, Field(ge=1)]
+    activity_type: Name
+    prev: Digest
+
+    def hash(self) -> str:
+        """SHA-256 over the JSON array of a domain tag and the fields in their order here."""
+        return digest(
+            compact_json(
+                [
+                    "exequatur request core v1",
+                    self.grant,
+                    self.workflow_id,
+                    self.original_run_id,
+                    self.seq,
+                    self.activity_type,
+                    self.prev,
+                ]
+            )
+        )
+
+
+class Request(Statement, RequestCore):
+    """A run asks for one activity. The fields of the core are replayed; the others are only signed."""
+
+    typ: ClassVar[str] = "exequatur-request+jwt"
+    max_bytes: ClassVar[int] = 32_768
+
+    iss: Name
+    jti: Digest
+    iat: Time
+    """Workflow time, so that it is the same for all attempts."""
+    namespace: Name
+    workflow_type: Name
+    run_id: Name
+    first_run_id: Name
+    task_queue: Name
+    args: Digest
+    seen: tuple[int, ...] = ()
+    """``seq`` of the requests whose receipts were folded into the chain since the request before, in that order."""
+    activity_id: Name | None = None
+    local: bool = False
+    start_fault: str | None = None
+    """Why the workflow worker found the start not covered by the grant; absent when it is."""
+
+
+class RevocationState(Part):
+    """The revocation feed as the gate knew it."""
+
+    version: Annotated[int, Field(ge=0)]
+    age: Annotated[float, Field(ge=0)]
+    """Seconds since the feed was last read."""
+
+
+class LogPlace(Part):
+    """Where the decision stands in the worker's evidence journal."""
+
+    id: Name
+    index: Annotated[int, Field(ge=0)]
+    head: Digest
+
+
+class Receipt(Statement):
+    """What the gate decided about one attempt, and what came of it."""
+
+    typ: ClassVar[str] = "exequatur-receipt+jwt"
+    max_bytes: ClassVar[int] = 4096
+
+    iss: Name
+    iat: Time
+    request: Digest | None
+    """``jti`` of the request; absent when none could be read."""
+    request_digest: Digest | None
+    activity_id: Name
+    activity_type: Name
+    workflow_id: Name | None
+    run_id: Name | None
+    attempt: Annotated[int, Field(ge=1)]
+    decision: Literal["allow", "deny", "none"]
+    enforced: bool
+    policies: tuple[Name, ...] = ()
+    reason: Annotated[str, Field(max_length=400)] | None = None
+    bundle: Digest | None = None
+    bundle_sequence: Annotated[int, Field(ge=0)] = 0
+    revocations: RevocationState | None = None
+    facts: Digest | None = None
+    rechecks: Annotated[int, Field(ge=0)] = 0
+    started: Time | None = None
+    outcome: Outcome
+    result: Digest | None = None
+    log: LogPlace | None = None
+    core: RequestCore | None = None
+    """Only for local activities, whose headers Temporal does not record."""
+    args: Digest | None = None
+    """Only for local activities."""
+
+
+class NextRun(Part):
+    """The run that continues a sealed one."""
+
+    workflow_type: Name
+    task_queue: Name
+    input: Digest
+
+
+class Seal(Statement):
+    """The final head of a run's chain."""
+
+    typ: ClassVar[str] = "exequatur-seal+jwt"
+    max_bytes: ClassVar[int] = 4096
+
+    iss: Name
+    iat: Time
+    grant: Digest
+    workflow_id: Name
+    workflow_type: Name
+    original_run_id: Name
+    run_id: Name
+    seq: Annotated[int, Field(ge=0)]
+    head: Digest
+    outcome: SealOutcome
+    next: NextRun | None = None
+
+
+class HeartbeatMark(Statement):
+    """These heartbeat details were recorded by this attempt, so that the next attempt may believe them."""
+
+    typ: ClassVar[str] = "exequatur-heartbeat+jwt"
+    max_bytes: ClassVar[int] = 2048
+
+    iss: Name
+    iat: Time
+    request: Digest
+    run_id: Name
+    attempt: Annotated[int, Field(ge=1)]
+    details: Digest
+
+
+ALL: tuple[type[Statement], ...] = (
+    WorkloadCredential,
+    Grant,
+    Delegation,
+    Request,
+    Receipt,
+    Seal,
+    HeartbeatMark,
+)
+
+
+def claims_json(statement: Statement) -> bytes:
+    """The JWS payload: the fields in their declared order, absent ones left out."""
+    return statement.model_dump_json(exclude_none=True).encode()
+
+
+def claims_dict(statement: Statement) -> dict[str, Any]:
+    """The claims as plain JSON values."""
+    return statement.model_dump(mode="json", exclude_none=True)
