@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -209,13 +209,17 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
         return config
 
     async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:
-        now = self.gate.clock()
-        if not EARLIEST <= now <= LATEST:
-            raise ConfigurationError(f"The clock shows {now:.0f} seconds since 1970; set it before starting a worker")
-        self._check_outermost(worker.client)
-        runtime = worker.client.service_client.config.runtime or Runtime.default()
-        self.gate.metrics = Metrics(runtime.metric_meter)
-        async with self._serving.worker():
+        async with AsyncExitStack() as stack:
+            try:
+                self._check_clock()
+                self._check_outermost(worker.client)
+                runtime = worker.client.service_client.config.runtime or Runtime.default()
+                self.gate.metrics = Metrics(runtime.metric_meter)
+                await stack.enter_async_context(self._serving.worker())
+            except BaseException:
+                # Nothing was started. Without this, leaving ``async with Worker`` would wait for it to end, forever.
+                worker._shutdown_complete_event.set()
+                raise
             await next(worker)
 
     def configure_replayer(self, config: ReplayerConfig) -> ReplayerConfig:
@@ -251,6 +255,11 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
         if any(each.plugin is not self for each in ours):
             raise ConfigurationError("Two different AuthorizationPlugins are registered; use one instance for both")
         return bool(ours)
+
+    def _check_clock(self) -> None:
+        now = self.gate.clock()
+        if not EARLIEST <= now <= LATEST:
+            raise ConfigurationError(f"The clock shows {now:.0f} seconds since 1970; set it before starting a worker")
 
     def _check_outermost(self, client: temporalio.client.Client) -> None:
         """The gate must be the first that sees an activity, and its codec the first that sees a payload.
@@ -334,7 +343,7 @@ def _observed(converter: DataConverter) -> DataConverter:
             f"{converter.payload_converter_class.__name__} does not pass temporalio.common.RawValue through; derive it "
             "from CompositePayloadConverter"
         )
-    return dataclasses.replace(converter, payload_codec=ObservingCodec(converter.payload_codec))
+    return dataclasses.replace(converter, payload_codec=ObservingCodec.around(converter.payload_codec))
 
 
 def _passing_through(runner: WorkflowRunner) -> WorkflowRunner:

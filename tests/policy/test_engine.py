@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from exequatur.policy.arguments import ActivitySignature, convert_arguments
-from exequatur.policy.bundle import PolicyBundle
+from exequatur.policy.bundle import Decision, PolicyBundle
 from exequatur.policy.engine import PolicyRef, Verdict, decide
 
 ALL = '@id("all") permit(principal, action, resource);'
@@ -55,6 +55,7 @@ FORBIDS = [
 
 @pytest.mark.parametrize("condition", FORBIDS)
 @pytest.mark.parametrize("amount", AMOUNTS, ids=repr)
+@pytest.mark.rule("E1")
 def test_a_forbid_on_a_parameter_holds_for_every_kind_of_amount(condition: str, amount: Any) -> None:
     policy = condition.format(base="context.args", path="context.args.amount")
     assert not verdict(f"forbid(principal, action, resource) when {{ {policy} }};", by_parameter, amount).allowed
@@ -111,6 +112,7 @@ def test_a_value_beside_the_one_that_is_read_does_not_matter() -> None:
     assert verdict(GUARDED, by_key, {"amount": 1, "blob": b"x"}).allowed
 
 
+@pytest.mark.rule("E1")
 def test_the_refusal_names_the_field_and_not_its_value() -> None:
     refused = verdict(GUARDED, by_field, Order("o", 2**70))
     assert refused.errors == ("args.order.amount is an integer that does not fit in 64 bits",)
@@ -127,6 +129,7 @@ def test_an_argument_cannot_pass_for_an_entity_or_an_extension_value(key: str) -
     assert f"key {key}, which Cedar reserves" in refused.errors[0]
 
 
+@pytest.mark.rule("E2")
 def test_a_forbid_that_cedar_cannot_evaluate_denies_although_cedar_says_allow() -> None:
     policy = '@id("vip") forbid(principal, action, resource) when { principal.vip };'
     bundle = PolicyBundle.from_parts(ALL + policy)
@@ -148,17 +151,20 @@ def test_an_error_does_not_repeat_the_arguments(condition: str) -> None:
         assert str(secret) not in str(refused)
 
 
+@pytest.mark.rule("E3")
 def test_a_denial_names_the_forbidding_policy_and_its_reason() -> None:
     policy = '@id("limit") @reason("above 500") forbid(principal, action, resource) when { context.args.amount > 500 };'
     assert verdict(policy, by_parameter, 501) == Verdict(False, (PolicyRef("limit", "above 500"),), (), None)
 
 
+@pytest.mark.rule("E3")
 def test_nothing_is_allowed_without_a_permit() -> None:
     bundle = PolicyBundle.from_parts("// nothing")
     conversion = convert_arguments(ActivitySignature.of(by_parameter), [1])
     assert decide(bundle, PRINCIPAL, ACTION, RESOURCE, conversion, {}) == Verdict(False, (), (), None)
 
 
+@pytest.mark.rule("E6")
 def test_an_allow_stands_as_long_as_the_shortest_ttl_of_its_policies() -> None:
     policies = """@id("a") @ttl("5m") permit(principal, action, resource);
         @id("b") @ttl("30s") permit(principal, action, resource);
@@ -198,6 +204,7 @@ def test_facts_that_cedar_cannot_read_deny(facts: dict[str, Any]) -> None:
         (PRINCIPAL, ACTION, None),
     ],
 )
+@pytest.mark.rule("E5")
 def test_a_malformed_request_is_a_denial_with_an_error(principal: Any, action: Any, resource: Any) -> None:
     conversion = convert_arguments(ActivitySignature.of(by_parameter), [1])
     refused = decide(PolicyBundle.from_parts(ALL), principal, action, resource, conversion, {})
@@ -208,3 +215,29 @@ def test_a_malformed_request_is_a_denial_with_an_error(principal: Any, action: A
 def test_the_action_may_be_written_as_in_cedar() -> None:
     conversion = convert_arguments(ActivitySignature.of(by_parameter), [1])
     assert decide(PolicyBundle.from_parts(ALL), PRINCIPAL, 'Action::"charge"', RESOURCE, conversion, {}).allowed
+
+
+class Naming:
+    """What Cedar never does: it allows, and names other policies than the bundle has, or none."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+        self.policies = PolicyBundle.from_parts(ALL).policies
+
+    def reads(self, _: str) -> Any:
+        return PolicyBundle.from_parts(ALL).reads("charge")
+
+    def evaluate(self, *_: Any, **__: Any) -> Decision:
+        return Decision(True, self._names, ())
+
+
+@pytest.mark.rule("E4")
+@pytest.mark.parametrize("names", [(), ("no such policy",), ("policy0", "no such policy")], ids=str)
+def test_an_allow_that_rests_on_no_policy_of_the_bundle_is_a_denial(names: tuple[str, ...]) -> None:
+    known = next(iter(PolicyBundle.from_parts(ALL).policies))
+    bundle: Any = Naming(*(known if name == "policy0" else name for name in names))
+    refused = decide(
+        bundle, PRINCIPAL, ACTION, RESOURCE, convert_arguments(ActivitySignature.of(by_parameter), [1]), {}
+    )
+    assert not refused.allowed
+    assert refused.errors

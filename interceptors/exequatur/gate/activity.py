@@ -48,7 +48,7 @@ from exequatur.lineage.journal import Entry
 from exequatur.policy.arguments import ActivitySignature
 from exequatur.statements.encoding import compact_json, digest
 from exequatur.statements.jws import Token
-from exequatur.statements.models import LogPlace, Outcome, Receipt, RevocationState
+from exequatur.statements.models import LogPlace, Outcome, Receipt, RevocationState, short_digest
 from exequatur.statements.packing import pack
 from exequatur.statements.requests import core_of
 
@@ -97,10 +97,10 @@ class ActivityInbound(ActivityInboundInterceptor):
         )
         try:
             result = await running.run(self.next, input)
-        except AuthorizationRevoked as err:
+        except AuthorizationRevoked:
             if running.revoked is None:
                 raise
-            raise await self._revoked(running, entry) from err
+            raise await self._revoked(running, entry) from None
         except BaseException as err:
             self._close(running, entry, _outcome_of(err))
             raise
@@ -140,7 +140,8 @@ class ActivityInbound(ActivityInboundInterceptor):
                 except JournalError as err:
                     why = str(err)
                 else:
-                    recorded = True
+                    # A rejection used nothing up, so rules F4 and F5 are still to be asked.
+                    recorded = recorded or judgement.allowed
                     tries += 1
                     if judgement.epoch != gate.epoch:  # [F6]
                         if tries < _MAX_TRIES:
@@ -228,13 +229,14 @@ class ActivityInbound(ActivityInboundInterceptor):
             receipt = self._receipt(
                 attempt, running.judgement, entry, "completed", running, result=payloads_digest([payload])
             )
-            credential = self._gate.workload.credential.text
+            credential = self._gate.workload.credential
         except ExequaturError:
             logger.exception("A result goes out without a receipt", extra=_about(attempt.info))
             return RawValue(payload)
         self._enqueue(receipt)
         if attempt.authorized:
-            payload.metadata[RECEIPT] = pack([receipt.text], [credential])
+            known = short_digest(credential.digest) in attempt.authorized.request.claims.knows
+            payload.metadata[RECEIPT] = pack([receipt.text], [] if known else [credential.text])
         return RawValue(payload)
 
     def _enqueue(self, receipt: Token[Receipt]) -> None:
@@ -261,7 +263,7 @@ class ActivityInbound(ActivityInboundInterceptor):
                 request_digest=request.digest if request else None,
                 activity_id=info.activity_id,
                 activity_type=info.activity_type,
-                workflow_id=info.workflow_id,
+                workflow_id=None if request else info.workflow_id,
                 run_id=info.workflow_run_id,
                 attempt=info.attempt,
                 decision=judgement.decision,

@@ -101,6 +101,7 @@ class Attempt:
         try:
             self._verify()
             principal = self._principal()
+            base = replace(base, principal=str(principal))
             until = self._check_standing(now)
         except StatementError as err:
             return replace(base, failure=GrantRejected, reason=str(err))
@@ -120,7 +121,6 @@ class Attempt:
             decision="allow" if verdict.allowed else "deny",
             policies=verdict.policies,
             facts=compact_json(facts),
-            principal=str(principal),
             until=until,
         )
         if verdict.allowed:

@@ -7,6 +7,7 @@ workflow's start arguments.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -18,36 +19,51 @@ from temporalio.converter import PayloadCodec, SerializationContext, WithSeriali
 _KEEP = 2
 """Input and heartbeat details are the first that an activity task decodes."""
 
-_decoded: ContextVar[list[list[Payload]] | None] = ContextVar("exequatur_decoded", default=None)
+_decoded: ContextVar[tuple[asyncio.Task[Any] | None, list[list[Payload]]]] = ContextVar("exequatur_decoded")
 
 
 def decoded_here() -> list[list[Payload]]:
-    """The first lists of payloads that the current task decoded, in their order."""
-    return _decoded.get() or []
+    """The first lists of payloads that the current task decoded, in their order.
+
+    A context is inherited by the tasks that are made in it, so what another task decoded is told apart.
+    """
+    task, seen = _decoded.get((None, []))
+    return seen if task is _current_task() else []
 
 
-class ObservingCodec(PayloadCodec, WithSerializationContext):
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
+class ObservingCodec(PayloadCodec):
     """Delegates to the user's codec, or passes everything through when there is none."""
 
-    def __init__(self, inner: PayloadCodec | None, seen: list[list[Payload]] | None = None) -> None:
+    def __init__(self, inner: PayloadCodec | None) -> None:
         self.inner = inner
-        self._seen = seen
 
-    def with_context(self, context: SerializationContext) -> ObservingCodec:
-        inner: Any = self.inner
-        if isinstance(inner, WithSerializationContext):
-            inner = inner.with_context(context)
-        seen: list[list[Payload]] = []
-        _decoded.set(seen)
-        return ObservingCodec(inner, seen)
+    @staticmethod
+    def around(inner: PayloadCodec | None) -> ObservingCodec:
+        """The codec to put around the user's.
+
+        One that takes no context costs the SDK a good deal less for each payload, so it takes one only if the user's does.
+        """
+        return ContextualObservingCodec(inner) if isinstance(inner, WithSerializationContext) else ObservingCodec(inner)
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
         return await self.inner.encode(payloads) if self.inner else list(payloads)
 
     async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
         decoded = await self.inner.decode(payloads) if self.inner else list(payloads)
-        if self._seen is not None and len(self._seen) < _KEEP:
-            self._seen.append(list(decoded))
+        task, seen = _decoded.get((None, []))
+        current = _current_task()
+        if task is not current:
+            seen = []
+            _decoded.set((current, seen))
+        if len(seen) < _KEEP:
+            seen.append(list(decoded))
         return decoded
 
     async def encode_wrapper(self, payloads: Payloads) -> None:
@@ -65,3 +81,11 @@ class ObservingCodec(PayloadCodec, WithSerializationContext):
     async def decode_failure(self, failure: Failure) -> None:
         if self.inner:
             await self.inner.decode_failure(failure)
+
+
+class ContextualObservingCodec(ObservingCodec, WithSerializationContext):
+    """Around a codec that wants to know the context."""
+
+    def with_context(self, context: SerializationContext) -> ContextualObservingCodec:
+        inner: Any = self.inner
+        return ContextualObservingCodec(inner.with_context(context))

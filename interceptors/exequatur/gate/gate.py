@@ -107,9 +107,12 @@ class Gate:
     def unavailable(self) -> str | None:
         """Why nothing can be authorized now, or ``None`` when it can.
 
-        Each cause is uncertainty, and uncertainty never allows (P2): U1 the clock is in the wrong century, U2 the
-        evidence journal cannot be written, U3 the revocation feed cannot be read or is stale, U4 this worker's own
-        credential has ended.
+        Each cause is uncertainty, and uncertainty never allows:
+
+        U1  The clock is in the wrong century.
+        U2  The evidence journal cannot be written.
+        U3  The revocation feed cannot be read, or was not read for too long.
+        U4  This worker's own credential has ended.
         """
         now = self.clock()
         if not EARLIEST <= now <= LATEST:  # [U1]

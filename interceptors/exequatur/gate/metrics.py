@@ -17,9 +17,8 @@ class Metrics:
     exequatur_rechecks                    re-checks that judged again, by outcome
     exequatur_revocations                 attempts ended while running
     exequatur_policy_reloads              by outcome: in_force or refused
+    exequatur_receipt_rejections          by activity_type and enforced; not on replay
     ===================================== ===========================================
-
-    ``exequatur_receipt_rejections`` is counted by the workflow, with its own replay-safe meter.
     """
 
     def __init__(self, meter: MetricMeter | None = None) -> None:
@@ -28,6 +27,7 @@ class Metrics:
         rechecks = meter.create_counter("exequatur_rechecks", "Re-checks of running activities")
         reloads = meter.create_counter("exequatur_policy_reloads", "Policy bundles loaded or refused")
         self._latency = meter.create_histogram_timedelta("exequatur_gate_latency", "Time that the gate took")
+        self._rejections = meter.create_counter("exequatur_receipt_rejections", "Results without a valid receipt")
         self._revocations = meter.create_counter("exequatur_revocations", "Attempts ended while running")
 
         @lru_cache(maxsize=1024)
@@ -58,6 +58,9 @@ class Metrics:
 
     def revoked(self, activity_type: str) -> None:
         self._revocations.add(1, {"activity_type": activity_type})
+
+    def receipt_rejected(self, activity_type: str, *, enforced: bool) -> None:
+        self._rejections.add(1, {"activity_type": activity_type, "enforced": enforced})
 
     def policy_reloaded(self, *, refused: bool) -> None:
         self._reloads["refused" if refused else "in_force"].add(1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,7 @@ class Revocations:
         self._entries: tuple[Revocation, ...] = ()
         self._stamp: tuple[int, int, int] | None = None
         self._read_at = 0.0
+        self._reading = threading.Lock()
         self.problem: str | None = "it has not been read yet"
         self.refresh()
 
@@ -87,6 +89,15 @@ class Revocations:
 
     def refresh(self) -> None:
         """Read what has been added. Never raises: a feed that cannot be read is named in ``problem``."""
+        # One at a time: a reader that was overtaken would put an older feed in the place of a newer one.
+        with self._reading:
+            changed = self._read()
+        if changed:
+            self._on_change()
+
+    def _read(self) -> bool:
+        """Whether there are new revocations."""
+        changed = False
         try:
             try:
                 stat = self._path.stat()
@@ -102,13 +113,12 @@ class Revocations:
                     raise ValueError("entries have been changed or removed")
                 changed = len(entries) > len(self._entries)
                 self._entries, self._stamp = entries, stamp
-                if changed:
-                    self._on_change()
         except (OSError, ValueError, ValidationError) as err:
             self.problem = f"{self._path} cannot be used: {err}"
-            return
+            return False
         self.problem = None
         self._read_at = time.monotonic()
+        return changed
 
     def add(self, revocation: Revocation) -> int:
         """Append a revocation and return the feed's new version once it is on disk.

@@ -41,8 +41,12 @@ from exequatur.statements.models import (
     SealOutcome,
     WorkflowAuthorization,
     WorkloadCredential,
+    short_digest,
 )
 from exequatur.statements.verification import Chain, Credentials, Scope, matches, verify_chain, verify_seal
+
+_KNOWN = 4
+"""How many credentials a request names as known; a worker renews its own once in a while."""
 
 
 class GovernedRun:
@@ -61,6 +65,8 @@ class GovernedRun:
         self.tokens: list[str] = []
         self._seal: str | None = None
         self._credentials = Credentials(gate.trust)
+        self.receivers = Credentials(gate.trust)
+        """The credentials that came with receipts, which a later receipt may leave out."""
         self.chain: Chain | None = None
         self.fault: str | None = unreadable
         """Why the start is not covered by the grant."""
@@ -94,6 +100,11 @@ class GovernedRun:
             kinds = [type_of(token) for token in tokens]
             if kinds[0] != Grant.typ or not set(kinds[1:]) <= {Delegation.typ, WorkloadCredential.typ, Seal.typ}:
                 raise StatementError("W1", "The start header does not hold a grant and what belongs to it")
+            try:
+                # A request carries them on.
+                activity_header((), tokens)
+            except ValueError as err:
+                raise StatementError("W1", f"The start header holds something that is no statement: {err}") from err
         except UnknownKeyError:
             raise
         except StatementError as err:  # [W1]
@@ -173,6 +184,7 @@ class GovernedRun:
                 task_queue=task_queue,
                 args=args,
                 seen=tuple(self.seen),
+                knows=tuple(short_digest(each.digest) for each in self.receivers.latest(_KNOWN)),
                 activity_id=activity_id,
                 local=local,
                 start_fault=self.start_fault(),

@@ -73,6 +73,8 @@ class Serving:
         with self._lock:
             if self._workers == 0:
                 self._start()
+            # Before the worker polls: what it does is to be covered by the credential.
+            self._gate.workload.renew_if_due(self._gate.clock())
             self._workers += 1
         try:
             yield
@@ -85,7 +87,6 @@ class Serving:
     def _start(self) -> None:
         gate = self._gate
         gate.journal = Journal.open(self._journal)
-        gate.workload.renew_if_due(gate.clock())
         gate.revocations.refresh()
         self._watch.start()
         self._stop = threading.Event()

@@ -1,4 +1,11 @@
-"""Where statements travel in Temporal: header and metadata names, and payload digests (DESIGN section 2)."""
+"""Where statements travel in Temporal: header and metadata names, and payload digests (DESIGN section 2).
+
+Rules for the headers that are read here:
+
+H1  Of our own headers there is the one that belongs there, and no other.
+H2  It is within its cap.
+H3  A start header is a JSON string.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from temporalio.api.common.v1 import Payload
 
 from exequatur.errors import StatementError
-from exequatur.statements.encoding import to_base64url
+from exequatur.statements.encoding import strict_json, to_base64url
 from exequatur.statements.packing import pack, unpack
 
 PREFIX = "exequatur-"
@@ -89,7 +96,7 @@ def read_start_header(headers: Mapping[str, Payload]) -> list[str] | None:
     if payload is None:
         return None
     try:
-        text = json.loads(payload.data)
+        text = strict_json(payload.data)
     except ValueError:
         text = None
     if not isinstance(text, str):

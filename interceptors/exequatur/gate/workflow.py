@@ -15,6 +15,7 @@ X4  An unknown key is no verdict: the workflow task fails and is tried again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn, cast
 
@@ -47,6 +48,8 @@ from exequatur.gate.wire import ACTIVITY_HEADER, RECEIPT, START_HEADER, payloads
 from exequatur.statements.encoding import digest
 from exequatur.statements.models import NextRun, RequestCore, Reuse, SealOutcome
 from exequatur.statements.receipts import verify_receipt
+
+logger = logging.getLogger("exequatur")
 
 _MAX_FAILURE_RECEIPT = 4096
 
@@ -214,11 +217,10 @@ class _Receiver:
         payload = result.payload if isinstance(result, RawValue) else None
         problem = self._verify(payload)
         if problem is not None:
-            _count_rejection(self._core.activity_type)
+            self._report(problem)
             if self._run.enforced:
                 self._fail(self._rejection(problem))
                 return
-            workflow.logger.warning("Not enforced: the result of %s: %s", self._core.activity_type, problem)
         if payload is None:
             self._succeed(None)
             return
@@ -239,7 +241,7 @@ class _Receiver:
                 packed,
                 self._core,
                 payloads_digest([payload]) if payload is not None else "",
-                run.gate.trust,
+                run.receivers,
                 run.scope(self._core.activity_type, self._task_queue),
                 local_args=self._local_args,
             )
@@ -260,6 +262,17 @@ class _Receiver:
                 self._run.received(self._core.seq, digest(receipt))
         self._fail(error)
 
+    def _report(self, problem: str) -> None:
+        """Count and log. The SDK resolves handles outside of the workflow's event loop, where ``workflow`` is no help."""
+        if not self._handle._instance.workflow_is_replaying():
+            self._run.gate.metrics.receipt_rejected(self._core.activity_type, enforced=self._run.enforced)
+            logger.warning(
+                "ReceiptRejected: the result of %s: %s",
+                self._core.activity_type,
+                problem,
+                extra={"workflow_id": self._core.workflow_id, "enforced": self._run.enforced},
+            )
+
     def _rejection(self, problem: str) -> ActivityError:
         input = self._handle._input
         error = ActivityError(
@@ -273,12 +286,6 @@ class _Receiver:
         )
         error.__cause__ = ReceiptRejected(f"The result of {input.activity} is not proven: {problem}")
         return error
-
-
-def _count_rejection(activity_type: str) -> None:
-    workflow.metric_meter().create_counter(
-        "exequatur_receipt_rejections", "Results that came without a valid receipt"
-    ).add(1, {"activity_type": activity_type})
 
 
 def _converter(context: SerializationContext) -> PayloadConverter:

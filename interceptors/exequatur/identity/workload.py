@@ -52,29 +52,30 @@ class Workload:
         self._lock = threading.Lock()
         self._places: tuple[frozenset[str], frozenset[str], frozenset[str]] = (frozenset(), frozenset(), frozenset())
         self._credential: Token[WorkloadCredential] | None = None
+        self._covers = self._places
         self.problem: str | None = "it has not been issued yet"
         """Why the credential could not be renewed, last time it was tried."""
 
     def cover(self, namespace: str, task_queue: str, activities: Iterable[str]) -> None:
-        """Ask for a further place with the next credential; the one at hand is given up if it does not cover it."""
+        """Ask for a further place with the next credential.
+
+        The one at hand goes on signing for what runs already; nothing new is authorized until it is renewed.
+        """
         with self._lock:
             namespaces, queues, types = self._places
-            places = (namespaces | {namespace}, queues | {task_queue}, types | set(activities))
-            if places != self._places:
-                self._places = places
-                self._credential = None
+            self._places = (namespaces | {namespace}, queues | {task_queue}, types | set(activities))
 
     def renew_if_due(self, now: float) -> None:
-        """Renew the credential when half of its life is over.
+        """Renew the credential when half of its life is over, or when it does not cover all places.
 
         Args:
             now: Seconds since 1970.
         """
         held = self._credential
-        if held and now < held.claims.iat + (held.claims.exp - held.claims.iat) / 2 and now >= held.claims.nbf:
+        if self.valid(now) and held and now < held.claims.iat + (held.claims.exp - held.claims.iat) / 2:
             return
         with self._lock:
-            namespaces, queues, types = self._places
+            namespaces, queues, types = places = self._places
             order = CredentialOrder(
                 self._key.public, ROLES, tuple(sorted(namespaces)), tuple(sorted(queues)), tuple(sorted(types))
             )
@@ -84,11 +85,12 @@ class Workload:
                 self.problem = str(err)
             else:
                 self.problem = None
+                self._covers = places
 
     def valid(self, now: float) -> bool:
-        """Whether there is a credential, and ``now`` lies within it."""
+        """Whether there is a credential for all places, and ``now`` lies within it."""
         held = self._credential
-        return held is not None and held.claims.nbf <= now < held.claims.exp
+        return held is not None and self._covers == self._places and held.claims.nbf <= now < held.claims.exp
 
     @property
     def credential(self) -> Token[WorkloadCredential]:

@@ -15,7 +15,7 @@ Layout, so that an auditor can recompute it in any language (``u32be``: unsigned
 
     field(x)  = u32be(length of x in bytes) + x; an absent value is ff ff ff ff and nothing more
     record    = field(kind) + field(f64be(at)) + field(request) + field(run) + field(i64be(attempt)) + field(body)
-    head(-1)  = SHA-256("exequatur journal v1" + log_id), log_id being the 16 bytes that ``meta`` holds in hex
+    head(-1)  = SHA-256("exequatur journal v1" + log_id), log_id being the 8 bytes that ``meta`` holds in hex
     head(n)   = SHA-256(head(n-1) + SHA-256(record n))
 
 Text is UTF-8, ``at`` is seconds since 1970, positions run from 0 without a gap. A log whose *end* was cut off is still
@@ -50,6 +50,7 @@ from exequatur.errors import ExequaturError, JournalError, ReplayedRequestError
 _log = logging.getLogger(__name__)
 
 _BATCH = 512  # records a commit: bounds how long the first waiter of a batch waits for the last
+_LINGER = 0.1  # seconds that a record nobody waits for may stay in memory
 _KEPT = 10_000  # enqueued records held through an outage: at 2 KiB a receipt, about 20 MiB
 _PINS_REMEMBERED = 10_000  # pins answered from memory: about 3 MiB
 _BODY_LIMIT = 16 * 1024 * 1024  # a record that SQLite refuses for its size would block the journal for ever
@@ -123,7 +124,7 @@ def genesis(log_id: str) -> bytes:
     """The head of an empty log.
 
     Args:
-        log_id: 16 bytes in hex.
+        log_id: 8 bytes in hex.
 
     Raises:
         ValueError: ``log_id`` is not hex.
@@ -216,7 +217,7 @@ def _log_id(db: sqlite3.Connection, path: Path) -> str:
     # Compared as a whole: without the unique index a request could be used twice, and a trigger could do anything.
     schema = {sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
     row = db.execute("SELECT value FROM meta WHERE name = 'log_id'").fetchone() if schema == set(_SCHEMA) else None
-    if row is None or not isinstance(row[0], str) or len(row[0]) != 32 or set(row[0]) - set("0123456789abcdef"):
+    if row is None or not isinstance(row[0], str) or len(row[0]) != 16 or set(row[0]) - set("0123456789abcdef"):
         raise JournalError(f"{path}: a database, but not a journal of this version; move it out of the journal folder")
     return row[0]
 
@@ -292,6 +293,7 @@ class Journal:
         self._retry_interval = retry_interval
         self._pid = os.getpid()
         self._queue: queue.SimpleQueue[_Pending | _Pin | None] = queue.SimpleQueue()
+        self._unhurried: list[_Pending] = []  # nobody waits for them; they go with the next that somebody waits for
         self._entrance = threading.Lock()  # between "is it closed?" and putting: nothing is queued behind the end
         self._closed = False
         self._failure: JournalError | None = None
@@ -347,7 +349,7 @@ class Journal:
 
     @property
     def log_id(self) -> str:
-        """The random name of this log: 16 bytes in hex, made when the file was."""
+        """The random name of this log: 8 bytes in hex, made when the file was."""
         return self._log_id
 
     @property
@@ -402,6 +404,8 @@ class Journal:
     def enqueue(self, kind: str, body: bytes) -> None:
         """Store a record without waiting, from any thread; it is kept through an outage and written before a close.
 
+        It is written with the next record that somebody waits for, or a tenth of a second later: one commit less.
+
         Args:
             kind: What the body is, for example ``"receipt"``.
             body: Canonical JSON in UTF-8, at most 16 MiB.
@@ -410,7 +414,14 @@ class Journal:
             JournalError: The journal is closed, or was opened by another process.
             ValueError: ``kind`` or ``body`` cannot be stored by any journal.
         """
-        self._put(_Pending(None, kind, body))
+        item = _Pending(None, kind, body)
+        self._check_process()
+        with self._entrance:
+            if self._closed:
+                raise JournalError(f"{self._path}: the journal is closed; open it again")
+            self._unhurried.append(item)
+            if len(self._unhurried) >= _BATCH:
+                self._hurry()
 
     async def pin(self, grant: str, first_run: str) -> bool:
         """Remember the first run of a grant, for good.
@@ -447,6 +458,7 @@ class Journal:
         with self._entrance:
             first, self._closed = not self._closed, True
             if first:
+                self._hurry()
                 self._queue.put(None)
         self._writer.join()
         _open_journals.discard(self)
@@ -468,7 +480,14 @@ class Journal:
         with self._entrance:
             if self._closed:
                 raise JournalError(f"{self._path}: the journal is closed; open it again")
+            self._hurry()
             self._queue.put(item)
+
+    def _hurry(self) -> None:
+        """Queue what nobody waits for; with the entrance held."""
+        for item in self._unhurried:
+            self._queue.put(item)
+        self._unhurried = []
 
     # What follows runs in the writer's thread only (or in __init__, before there is one).
 
@@ -497,9 +516,13 @@ class Journal:
     def _take(self) -> tuple[list[_Pending | _Pin], bool]:
         batch: list[_Pending | _Pin] = []
         try:
-            item = self._queue.get(timeout=self._retry_interval)
+            item = self._queue.get(timeout=min(self._retry_interval, _LINGER))
         except queue.Empty:
-            return batch, True
+            with self._entrance:
+                self._hurry()
+            if self._queue.empty():
+                return batch, True
+            item = self._queue.get_nowait()
         # This is the only consumer, so what qsize() counts can be had without waiting.
         more = min(self._queue.qsize(), _BATCH - 1)
         while item is not None:
@@ -640,7 +663,7 @@ class Journal:
                     db.execute("BEGIN IMMEDIATE")
                     for statement in _SCHEMA:
                         db.execute(statement)
-                    db.execute("INSERT INTO meta VALUES ('log_id', ?), ('trial', x'')", (secrets.token_hex(16),))
+                    db.execute("INSERT INTO meta VALUES ('log_id', ?), ('trial', x'')", (secrets.token_hex(8),))
                     db.execute("COMMIT")
                     _sync_folder(self._path.parent)
             except BaseException:

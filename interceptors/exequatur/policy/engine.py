@@ -101,7 +101,7 @@ def _decide(
     if action_id is None:
         return _refusal('the action must be {"type": "Action", "id": ...} or Action::"..." without escapes')
     fault = arguments.fault_for(bundle.reads(action_id))
-    if fault is not None:  # E1
+    if fault is not None:  # [E1]
         return _refusal(fault[1])
     kind, name = uid_of(principal_entity["uid"])
     decision = bundle.evaluate(
@@ -113,11 +113,11 @@ def _decide(
     )
     infos = [bundle.policies[policy_id] for policy_id in decision.reasons]  # E4
     policies = tuple(PolicyRef(info.id, info.reason) for info in infos)
-    if decision.errors:  # E2
+    if decision.errors:  # [E2]
         return Verdict(False, policies, tuple(_readable(bundle, error) for error in decision.errors), None)
-    if not decision.allowed:  # E3
+    if not decision.allowed:  # [E3]
         return Verdict(False, policies, (), None)
-    if not infos:  # E4
+    if not infos:  # [E4]
         return _refusal("Cedar allowed without naming a policy")
     return Verdict(True, policies, (), min((info.ttl for info in infos if info.ttl is not None), default=None))  # E6
 

@@ -4,8 +4,8 @@ Rules, numbered as the code marks them:
 
 V1  A token is no longer than its statement's cap. Checked before anything is decoded.
 V2  It is three segments of canonical base64url.
-V3  Its header is a JSON object with exactly ``alg``, ``kid`` and ``typ``, each once. So a ``crit``, ``jwk`` or ``x5u``
-    header is refused, known or not.
+V3  Its header is a JSON object with exactly ``alg``, ``kid`` (a thumbprint) and ``typ``, each once. So a ``crit``,
+    ``jwk`` or ``x5u`` header is refused, known or not.
 V4  ``alg`` is on the allow-list. ``none`` and HMAC can never be on it.
 V5  ``typ`` is that of the statement that is expected here.
 V6  The claims are a JSON object without duplicates and with exactly the fields of the statement.
@@ -15,6 +15,7 @@ V7  The signature is by the key that the caller found for ``kid``.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,11 +27,12 @@ from pydantic import ValidationError
 from exequatur.errors import StatementError
 from exequatur.statements.encoding import compact_json, digest, from_base64url, strict_json, to_base64url
 from exequatur.statements.keys import Signer, verify_signature
-from exequatur.statements.models import Statement, claims_json
+from exequatur.statements.models import Delegation, Grant, Statement, WorkloadCredential, claims_json
 
 S = TypeVar("S", bound=Statement)
 
 ALGORITHMS = frozenset({"EdDSA"})
+_THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 
 
 @dataclass(frozen=True)
@@ -100,15 +102,20 @@ def _header(segment: str) -> dict[str, str]:
         StatementError: V2, V3.
     """
     try:
-        header = strict_json(from_base64url(segment))
+        raw = from_base64url(segment)
     except ValueError as err:
         raise StatementError("V2", f"A statement's header is {err}") from err
+    try:
+        header = strict_json(raw)
+    except ValueError as err:
+        raise StatementError("V3", "A statement's header is not well-formed JSON without duplicates") from err
     if (
         not isinstance(header, dict)
         or set(header) != {"alg", "kid", "typ"}
         or not all(isinstance(v, str) for v in header.values())
+        or not _THUMBPRINT.match(header["kid"])
     ):
-        raise StatementError("V3", "A statement's header must hold exactly alg, kid and typ")
+        raise StatementError("V3", "A statement's header must hold exactly alg, kid (a thumbprint) and typ")
     return header
 
 
@@ -123,7 +130,7 @@ def type_of(text: str) -> str:
 
 def _segments(text: str) -> tuple[str, str, str]:
     match text.split(".", 3):
-        case [header, claims, signature] if len(header) <= 512:
+        case [header, claims, signature] if len(header) <= 512 and text.isascii():
             return header, claims, signature
     raise StatementError("V2", "A statement is not a compact JWS of three segments")
 
@@ -134,6 +141,12 @@ def parse(text: str, kind: type[S]) -> Token[S]:
     Raises:
         StatementError: V1 to V6.
     """
+    if kind in _SHARED and len(text) <= _SHARED_BYTES:
+        return _parse_once(text, kind)  # type: ignore[return-value]
+    return _parse(text, kind)
+
+
+def _parse(text: str, kind: type[S]) -> Token[S]:
     name = kind.__name__
     if len(text) > kind.max_bytes:
         raise StatementError("V1", f"{name} has {len(text)} bytes, more than {kind.max_bytes}")
@@ -157,6 +170,12 @@ def parse(text: str, kind: type[S]) -> Token[S]:
     except ValueError as err:
         raise StatementError("V6", f"The claims of {name} are not well-formed JSON without duplicates") from err
     return Token(text, digest(text), header["kid"], claims)
+
+
+_SHARED = frozenset({WorkloadCredential, Grant, Delegation})
+"""Statements that come along again and again, and are read once."""
+_SHARED_BYTES = 4096
+_parse_once = lru_cache(maxsize=1024)(_parse)
 
 
 def check_signature(token: Token[S], x: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 from cryptography.exceptions import InvalidSignature
@@ -13,6 +13,7 @@ from exequatur.statements.encoding import compact_json, digest, from_base64url, 
 from exequatur.statements.models import PublicKey
 
 
+@lru_cache(maxsize=1024)
 def thumbprint(x: str) -> str:
     """The JWK thumbprint of an Ed25519 key (RFC 7638, RFC 8037 appendix A.3); it is the key's ``kid``.
 

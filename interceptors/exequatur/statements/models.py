@@ -7,6 +7,7 @@ exactly its own fields: an unknown one is an error, so that nothing that was sig
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -168,6 +169,10 @@ class RequestCore(Part):
 
     def hash(self) -> str:
         """SHA-256 over the JSON array of a domain tag and the fields in their order here."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> str:
         return digest(
             compact_json(
                 [
@@ -201,10 +206,17 @@ class Request(Statement, RequestCore):
     args: Digest
     seen: tuple[int, ...] = ()
     """``seq`` of the requests whose receipts were folded into the chain since the request before, in that order."""
+    knows: tuple[str, ...] = ()
+    """Short digests of the credentials that the workflow has seen with receipts; they need not come again."""
     activity_id: Name | None = None
     local: bool = False
     start_fault: str | None = None
     """Why the workflow worker found the start not covered by the grant; absent when it is."""
+
+
+def short_digest(token_digest: str) -> str:
+    """Enough of a digest to name one of a few tokens that both sides hold."""
+    return token_digest[:8]
 
 
 class RevocationState(Part):
@@ -231,13 +243,14 @@ class Receipt(Statement):
 
     iss: Name
     iat: Time
-    request: Digest | None
+    request: Digest | None = None
     """``jti`` of the request; absent when none could be read."""
-    request_digest: Digest | None
+    request_digest: Digest | None = None
     activity_id: Name
     activity_type: Name
-    workflow_id: Name | None
-    run_id: Name | None
+    workflow_id: Name | None = None
+    """Only where there is no request to name it."""
+    run_id: Name | None = None
     attempt: Annotated[int, Field(ge=1)]
     decision: Literal["allow", "deny", "none"]
     enforced: bool

@@ -1,15 +1,28 @@
 """How statements travel: one short byte string for a list of compact tokens.
 
-A compact JWS is base64url of JSON, which is a third larger than it needs to be, and the JSON repeats its member names in
-each token. Packed, each segment is decoded and deflated against a fixed dictionary of those names. Unpacking gives back
-the very token that was signed, because only canonical base64url is accepted.
+A compact JWS is base64url of JSON, which is a third larger than it needs to be; the JSON repeats its member names in
+each token, and much of the rest is digests, which do not compress. Packed, each digest is 32 raw bytes and what is left
+is deflated against a fixed dictionary and, from the second token on, the text of the first, which names the same
+workflow. Unpacking gives back the very token that was signed, because only canonical base64url is accepted.
 
-Format: ``0x01``, then for each token ``u32be length`` and a raw deflate stream (RFC 1951) of
-``u16be len(header) header u32be len(claims) claims signature``.
+Format: ``0x01``, then for each token ``u16be length`` and that many bytes:
+
+* ``u16be length`` and a raw deflate stream (RFC 1951) of header, ``NUL``, claims, in which each JSON string that is the
+  base64url of 32 bytes is the single character ``SOH`` instead;
+* those 32 bytes each, in their order;
+* the signature.
+
+Rules for what is unpacked:
+
+K1  It is of format 1, and of no more tokens than a header needs.
+K2  Each token is as long as it says, and deflated.
+K3  The stream ends where it should, and is not too large inflated.
+K4  The parts of a token add up.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterable
@@ -21,47 +34,78 @@ from exequatur.statements.encoding import from_base64url, to_base64url
 MAX_TOKENS = 64
 """A grant, then a delegation and a credential for each level of delegation, then a request and its credential."""
 MAX_TOKEN_BYTES = 40_000
-"""Inflated; more than the largest statement."""
+"""Header and claims inflated; more than the largest statement."""
 
 _VERSION = b"\x01"
+_NUL, _SOH = b"\x00", b"\x01"
+# Neither can stand in JSON (RFC 8259, section 7).
+_DIGEST = re.compile(rb'"([A-Za-z0-9_-]{42}[AEIMQUYcgkosw048])"')
+_DIGEST_BYTES = 32
 _KEPT_BYTES = 2048
 # Bounds what hostile tokens can make us remember: 512 of at most 40 kB.
 
-# A part of format version 1: it must never change.
+# A part of the format: it must never change without another version.
 _DICTIONARY = (
-    b'{"digest":"","assurance":"attested"}{"alg":"EdDSA","kid":"","typ":"exequatur-delegation+jwt"}'
-    b'"},"activities":["*"],"continues_as":[],"depth":1,"parent_run_id":"","parent":""'
-    b'{"alg":"EdDSA","kid":"","typ":"exequatur-heartbeat+jwt"}{"iss":"","iat":,"request":"","run_id":"","attempt":1,'
-    b'"details":""}{"alg":"EdDSA","kid":"","typ":"exequatur-seal+jwt"}"head":"","outcome":"continued","next":{'
-    b'"outcome":"denied","outcome":"failed","outcome":"cancelled","outcome":"rejected","outcome":"revoked",'
-    b'"decision":"deny","reason":"","core":{"grant":"{"alg":"EdDSA","kid":"","typ":"exequatur-workload+jwt"}'
-    b'{"iss":"","sub":"spiffe:///worker/","aud":"","iat":1,"nbf":1,"exp":1,"jti":"","cnf":{"jwk":{"kty":"OKP",'
-    b'"crv":"Ed25519","x":""}},"roles":["request","receipt","delegate","seal"],"namespaces":["default"],'
-    b'"task_queues":["*"],"activities":["*"],"code":{"digest":"","assurance":"self-asserted"}}'
-    b'{"alg":"EdDSA","kid":"","typ":"exequatur-grant+jwt"}{"ver":1,"iss":"dev:","sub":"Agent::\\"","aud":"'
-    b'exequatur.local/default/default","iat":1,"nbf":1,"exp":1,"start_by":1,"jti":"","attributes":{},"parents":[],'
-    b'"authorization_details":[{"type":"temporal_workflow","workflow_type":"","workflow_id":"","task_queue":"",'
-    b'"activities":["*"],"continues_as":[],"input":"","reuse":"once"}],"bundle":"","policies":[""],"mode":"enforce",'
-    b'"recorded_queues":[]}{"alg":"EdDSA","kid":"","typ":"exequatur-receipt+jwt"}{"iss":"spiffe:///worker/","iat":17,'
-    b'"request":"","request_digest":"","activity_id":"1","activity_type":"","workflow_id":"","run_id":"","attempt":1,'
-    b'"decision":"allow","enforced":true,"policies":[""],"bundle":"","bundle_sequence":1,"revocations":{"version":0,'
-    b'"age":0.},"facts":"","rechecks":0,"started":17,"outcome":"completed","result":"","log":{"id":"","index":,'
-    b'"head":""}}{"alg":"EdDSA","kid":"","typ":"exequatur-request+jwt"}{"grant":"","workflow_id":"",'
-    b'"original_run_id":"","seq":1,"activity_type":"","prev":"","iss":"spiffe:///worker/","jti":"","iat":17,'
-    b'"namespace":"default","workflow_type":"","run_id":"","first_run_id":"","task_queue":"","args":"","seen":[],'
-    b'"local":false}'
+    b'{"digest":\x01,"assurance":"attested"}{"alg":"EdDSA","kid":\x01,"typ":"exequatur-delegation+jwt"}'
+    b'"},"activities":["*"],"continues_as":[],"depth":1,"parent_run_id":"","parent":\x01'
+    b'{"alg":"EdDSA","kid":\x01,"typ":"exequatur-heartbeat+jwt"}\x00{"iss":"","iat":,"request":\x01,"run_id":"",'
+    b'"attempt":1,"details":\x01}{"alg":"EdDSA","kid":\x01,"typ":"exequatur-seal+jwt"}\x00"head":\x01,"outcome":'
+    b'"continued","next":{"outcome":"denied","outcome":"failed","outcome":"cancelled","outcome":"rejected",'
+    b'"outcome":"revoked","decision":"deny","reason":"","core":{"grant":"'
+    b'{"alg":"EdDSA","kid":\x01,"typ":"exequatur-workload+jwt"}\x00{"iss":"dev:","sub":"spiffe://exequatur.local/worker/'
+    b'","aud":"exequatur.local/default","iat":17.0,"nbf":17.0,"exp":17.0,"jti":"","cnf":{"jwk":{"kty":"OKP","crv":'
+    b'"Ed25519","x":\x01}},"roles":["request","receipt","delegate","seal"],"namespaces":["default"],"task_queues":["'
+    b'"],"activities":["*"],"code":{"digest":\x01,"assurance":"self-asserted"}}'
+    b'{"alg":"EdDSA","kid":\x01,"typ":"exequatur-grant+jwt"}\x00{"ver":1,"iss":"dev:","sub":"Agent::\\"","aud":"'
+    b'exequatur.local/default/default","iat":17.0,"nbf":17.0,"exp":17.0,"start_by":17.0,"jti":"","attributes":{},'
+    b'"parents":[],"authorization_details":[{"type":"temporal_workflow","workflow_type":"","workflow_id":"",'
+    b'"task_queue":"","activities":["*"],"continues_as":[],"input":\x01,"reuse":"once"}],"bundle":\x01,"policies":["'
+    b'"],"mode":"enforce","recorded_queues":[]}'
+    b'{"alg":"EdDSA","kid":\x01,"typ":"exequatur-receipt+jwt"}\x00{"iss":"spiffe://exequatur.local/worker/","iat":17,'
+    b'"request":\x01,"request_digest":\x01,"activity_id":"1","activity_type":"","workflow_id":"","run_id":"",'
+    b'"attempt":1,"decision":"allow","enforced":true,"policies":["","bundle":\x01,"bundle_sequence":1,"revocations":{'
+    b'"version":0,"age":0.},"facts":\x01,"rechecks":0,"started":17,"outcome":"completed","result":\x01,"log":{"id":"'
+    b'","index":,"head":\x01}}{"alg":"EdDSA","kid":\x01,"typ":"exequatur-request+jwt"}\x00{"grant":\x01,"workflow_id":"'
+    b'","original_run_id":"01a2","seq":1,"activity_type":"","prev":\x01,"iss":"spiffe://exequatur.local/worker/",'
+    b'"jti":\x01,"iat":17,"namespace":"default","workflow_type":"","run_id":"","first_run_id":"","task_queue":"",'
+    b'"args":\x01,"seen":[1],"local":false}'
 )
 
 
-def _deflate(token: str) -> bytes:
-    header, claims, signature = (from_base64url(part) for part in token.split("."))
-    deflater = zlib.compressobj(6, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, _DICTIONARY)
-    raw = struct.pack(">H", len(header)) + header + struct.pack(">I", len(claims)) + claims + signature
-    body = deflater.compress(raw) + deflater.flush()
-    return struct.pack(">I", len(body)) + body
+def _text(token: str) -> bytes:
+    """Header and claims with the digests taken out."""
+    return _DIGEST.sub(_SOH, _raw_text(token))
 
 
-_deflate_kept = lru_cache(maxsize=4096)(_deflate)
+def _raw_text(token: str) -> bytes:
+    header, claims, _ = token.split(".")
+    text = from_base64url(header) + _NUL + from_base64url(claims)
+    if text.count(_NUL) != 1 or _SOH in text:
+        raise ValueError("not JSON")
+    return text
+
+
+def _shrink(token: str, first: str | None) -> bytes:
+    digests: list[bytes] = []
+
+    def take(match: re.Match[bytes]) -> bytes:
+        digests.append(from_base64url(match[1].decode()))
+        return _SOH
+
+    text = _DIGEST.sub(take, _raw_text(token))
+    deflater = zlib.compressobj(6, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, _dictionary(first))
+    deflated = deflater.compress(text) + deflater.flush()
+    body = b"".join((struct.pack(">H", len(deflated)), deflated, *digests, from_base64url(token.rpartition(".")[2])))
+    return struct.pack(">H", len(body)) + body
+
+
+@lru_cache(maxsize=512)
+def _dictionary(first: str | None) -> bytes:
+    """What a token is deflated against."""
+    return _DICTIONARY if first is None else _DICTIONARY + _text(first)
+
+
+_shrink_kept = lru_cache(maxsize=4096)(_shrink)
 
 
 def pack(fresh: Iterable[str], kept: Iterable[str] = ()) -> bytes:
@@ -72,48 +116,68 @@ def pack(fresh: Iterable[str], kept: Iterable[str] = ()) -> bytes:
         kept: Tokens that many packs share, such as the run's grant: their packed form is remembered. They come first.
 
     Raises:
-        ValueError: A token is not a compact JWS.
+        ValueError: A token is not a compact JWS, or too long, or there is none.
     """
-    return b"".join((_VERSION, *map(_deflate_kept, kept), *map(_deflate, fresh)))
-
-
-def _inflate(body: bytes) -> str:
-    inflater = zlib.decompressobj(-15, zdict=_DICTIONARY)
+    kept, fresh = list(kept), list(fresh)
+    if not kept and not fresh:
+        raise ValueError("there is nothing to pack")
+    first: str | None = None
+    parts: list[bytes] = []
     try:
-        raw = inflater.decompress(body, MAX_TOKEN_BYTES)
-        if not inflater.eof or inflater.unused_data or inflater.unconsumed_tail:
-            raise StatementError("K3", "A packed statement is truncated, too large or has bytes left over")
-        (header_size,) = struct.unpack_from(">H", raw)
-        claims_at = 2 + header_size
-        (claims_size,) = struct.unpack_from(">I", raw, claims_at)
-        signature_at = claims_at + 4 + claims_size
-        if signature_at > len(raw):
-            raise StatementError("K4", "A packed statement's lengths do not add up")
+        for shrink, tokens in ((_shrink_kept, kept), (_shrink, fresh)):
+            for token in tokens:
+                parts.append(shrink(token, first))
+                first = first or token
+        return b"".join((_VERSION, *parts))
+    except struct.error as err:
+        raise ValueError("a statement is too long to be packed") from err
+
+
+def _grow(body: bytes, first: str | None) -> str:
+    inflater = zlib.decompressobj(-15, zdict=_dictionary(first))
+    try:
+        (size,) = struct.unpack_from(">H", body)
+        text = inflater.decompress(body[2 : 2 + size], MAX_TOKEN_BYTES)
     except (zlib.error, struct.error) as err:
         raise StatementError("K2", "A packed statement is damaged") from err
-    return ".".join(map(to_base64url, (raw[2:claims_at], raw[claims_at + 4 : signature_at], raw[signature_at:])))
+    if not inflater.eof or inflater.unused_data or 2 + size > len(body):
+        raise StatementError("K3", "A packed statement is truncated, too large or has bytes left over")
+    signature_at = 2 + size + _DIGEST_BYTES * text.count(_SOH)
+    header, _, claims = text.partition(_NUL)
+    if text.count(_NUL) != 1 or signature_at > len(body):
+        raise StatementError("K4", "A packed statement's parts do not add up")
+    at = 2 + size
+
+    def give(_: re.Match[bytes]) -> bytes:
+        nonlocal at
+        at += _DIGEST_BYTES
+        return b'"' + to_base64url(body[at - _DIGEST_BYTES : at]).encode() + b'"'
+
+    header, claims = re.sub(_SOH, give, header), re.sub(_SOH, give, claims)
+    return ".".join(map(to_base64url, (header, claims, body[signature_at:])))
 
 
-_inflate_kept = lru_cache(maxsize=512)(_inflate)
+_grow_kept = lru_cache(maxsize=512)(_grow)
 
 
 def unpack(data: bytes) -> list[str]:
     """Give back the compact tokens that were packed.
 
     Raises:
-        StatementError: K1 unknown format or too many tokens, K2 damaged, K3 truncated or too large, K4 bad lengths.
+        StatementError: K1 to K4.
     """
     if data[:1] != _VERSION:
         raise StatementError("K1", "This is not a packed statement of format 1")
     tokens: list[str] = []
     at = 1
     while at < len(data):
-        if at + 4 > len(data) or len(tokens) >= MAX_TOKENS:
+        if at + 2 > len(data) or len(tokens) >= MAX_TOKENS:
             raise StatementError("K1", "A packed statement is truncated or holds too many tokens")
-        (size,) = struct.unpack_from(">I", data, at)
-        body = data[at + 4 : at + 4 + size]
+        (size,) = struct.unpack_from(">H", data, at)
+        body = data[at + 2 : at + 2 + size]
         if len(body) != size:
             raise StatementError("K2", "A packed statement is damaged")
-        tokens.append(_inflate_kept(body) if size <= _KEPT_BYTES else _inflate(body))
-        at += 4 + size
+        first = tokens[0] if tokens else None
+        tokens.append(_grow_kept(body, first) if size <= _KEPT_BYTES else _grow(body, first))
+        at += 2 + size
     return tokens

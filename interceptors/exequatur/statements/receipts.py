@@ -15,7 +15,6 @@ from exequatur.errors import StatementError
 from exequatur.statements.jws import Token, parse
 from exequatur.statements.models import Receipt, RequestCore
 from exequatur.statements.packing import unpack
-from exequatur.statements.trust import TrustStore
 from exequatur.statements.verification import Credentials, Scope
 
 MAX_PACKED_BYTES = 4096
@@ -26,7 +25,7 @@ def verify_receipt(
     packed: bytes | None,
     core: RequestCore,
     result: str,
-    trust: TrustStore,
+    credentials: Credentials,
     scope: Scope,
     *,
     local_args: str | None = None,
@@ -37,7 +36,7 @@ def verify_receipt(
         packed: The result's receipt metadata, or ``None`` when it has none.
         core: Of the request, as the workflow computed it.
         result: Digest of the result's payload.
-        trust: The anchors.
+        credentials: Those that came with receipts in this run before; one that comes now is added.
         scope: Where the activity was to run.
         local_args: Digest of the arguments, for a local activity.
 
@@ -53,7 +52,6 @@ def verify_receipt(
     if not 1 <= len(tokens) <= 2:
         raise StatementError("P1", "The result must come with at most one credential and one receipt")
     receipt = parse(tokens[-1], Receipt)
-    credentials = Credentials(trust)
     for text in tokens[:-1]:
         credentials.add(text)
     credentials.verify(receipt, "receipt", scope)  # [P2]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
@@ -25,8 +25,8 @@ AUTHORITY_TYPES = frozenset({Grant.typ, WorkloadCredential.typ})
 class Anchor(Part):
     """One authority key."""
 
-    kty: str = "OKP"
-    crv: str = "Ed25519"
+    kty: Literal["OKP"] = "OKP"
+    crv: Literal["Ed25519"] = "Ed25519"
     kid: Digest
     x: Digest
     typ: Annotated[tuple[str, ...], Field(min_length=1)]

@@ -120,6 +120,10 @@ class Credentials:
         self._by_kid[thumbprint(claims.cnf.jwk.x)] = token
         return token
 
+    def latest(self, count: int) -> list[Token[WorkloadCredential]]:
+        """The credentials of the last keys that were added."""
+        return list(self._by_kid.values())[-count:]
+
     def verify(self, token: Token[W], role: Role, scope: Scope) -> Token[W]:
         """Check a statement that a worker signed.
 

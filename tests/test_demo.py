@@ -1,0 +1,141 @@
+"""The demo, run as a user runs it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+POLICIES = ROOT / "policies"
+_PATIENCE = 120
+"""Seconds; far more than the demo takes."""
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("EXEQUATUR_", "COVERAGE_"))
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "workflows.demo", "--folder", str(folder), *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(demo: subprocess.Popen[str]) -> tuple[int, str, str]:
+    try:
+        out, err = demo.communicate(timeout=_PATIENCE)
+    finally:
+        # The demo ends what it started when it is asked to end.
+        demo.terminate()
+        demo.wait()
+    return demo.returncode, out, err
+
+
+def processes_of(folder: Path, out: str) -> list[str]:
+    """What still runs of a demo: its workers name its folder, its server listens where the story says."""
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
+    server = re.search(r"^server  127\.0\.0\.1:(\d+)", out, re.MULTILINE)
+    marks = [str(folder), *([f"--port {server[1]} "] if server else [])]
+    return [line for line in listed if any(mark in line for mark in marks)]
+
+
+def verdicts(out: str) -> dict[str, str]:
+    """Title of each scene and the verdict under it."""
+    found: dict[str, str] = {}
+    title = None
+    for line in out.splitlines():
+        if heading := re.match(r"^ ?\d+  (.+)$", line):
+            title = heading[1]
+        elif title and line.strip() in ("ok", "FAILED"):
+            found[title] = line.strip()
+    return found
+
+
+def test_the_demo_shows_every_step_and_leaves_no_process_behind(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    code, out, err = finish(start(folder))
+
+    assert code == 0, f"{out}\n{err}"
+    assert err == ""
+    assert verdicts(out) == dict.fromkeys(
+        (
+            "A refund within the limit",
+            "A refund above the limit",
+            "An export with card numbers",
+            "A deletion by an agent",
+            "The same deletion by a person",
+            "A running migration is revoked",
+            "A policy is edited at work",
+            "A broken policy edit",
+            "A run without a grant",
+            "A copied grant",
+            "A rogue worker without the plugin",
+            "A rogue worker with a forged receipt",
+            "The same agent, only observed",
+            "Histories and evidence",
+        ),
+        "ok",
+    )
+    assert "All 14 steps went as they should." in out
+    assert "\x1b[" not in out, "no colour where there is no terminal"
+    assert "Traceback" not in out
+    # The refusals are those that the steps are about, not others that happen to end the run too.
+    assert "forbidden by policy refunds-limit: a refund above 500.00 needs a person" in out
+    assert "The result came without a receipt" in out.replace("\n     ", " ")
+    assert "The signature of Receipt is wrong" in out.replace("\n     ", " ")
+    assert "The grant is for workflow refund-allowed" in out.replace("\n     ", " ")
+    assert processes_of(folder, out) == []
+    assert (folder / "histories" / "refund-allowed.json").is_file()
+    assert list((folder / "state" / "journal").glob("*.db"))
+    assert (POLICIES / "refunds.cedar").read_text() == (folder / "policies" / "refunds.cedar").read_text()
+
+
+def test_a_demo_whose_policies_lack_the_limit_fails_and_names_the_steps(tmp_path: Path) -> None:
+    policies, folder = tmp_path / "policies", tmp_path / "demo"
+    policies.mkdir()
+    for file in POLICIES.iterdir():
+        text = file.read_text()
+        (policies / file.name).write_text(text.replace('decimal("500.00")', 'decimal("100000.00")'))
+
+    code, out, err = finish(start(folder, "--policies", str(policies)))
+
+    assert code == 1, f"{out}\n{err}"
+    assert verdicts(out)["A refund within the limit"] == "ok"
+    assert verdicts(out)["A refund above the limit"] == "FAILED"
+    assert "   A refund above the limit: completed; ledger CHANGED" in out
+    assert processes_of(folder, out) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_leaves_no_process_behind(tmp_path: Path, number: signal.Signals) -> None:
+    folder = tmp_path / "demo"
+    demo = start(folder, "--keep")
+    deadline = time.monotonic() + _PATIENCE
+    log = folder / "logs" / "worker.log"
+    while demo.poll() is None and not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    demo.send_signal(number)
+    code, out, err = finish(demo)
+
+    assert code == 130, f"{out}\n{err}"
+    assert "Traceback" not in err
+    assert processes_of(folder, out) == []
+
+
+def test_the_policies_of_a_demo_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    code, out, err = finish(start(tmp_path / "demo", "--policies", str(tmp_path / "nowhere")))
+
+    assert code == 2
+    assert "nowhere" in err
+    assert "Traceback" not in err

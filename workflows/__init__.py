@@ -1,0 +1,1 @@
+"""The reference application: an operations agent, its activities, its worker, and the demo."""

