@@ -181,7 +181,9 @@ def report(
     raw: dict[str, float],
     rounds: int,
 ) -> None:
-    print(f"\nMedians of {rounds} rounds; 100 activities a run; 50 policies. Worker CPU is all threads of its process.\n")
+    print(
+        f"\nMedians of {rounds} rounds; 100 activities a run; 50 policies. Worker CPU is all threads of its process.\n"
+    )
     print(f"{'':12} {'':9} {'CPU ms/act':>11} {'act/s':>8} {'history B/act':>14}")
     floor = 2 * raw["sign"] + 2 * raw["verify"] + raw["Cedar"]
     for kind in KINDS:
@@ -203,7 +205,9 @@ def report(
             f"p99 {percentile(gate, 0.99):.1f} ms ({len(gate)} activities)\n"
         )
     print("Primitives, CPU µs: " + ", ".join(f"{name} {cost:.0f}" for name, cost in raw.items()))
-    print(f"An activity needs two signatures, two verifications and one decision: {floor:.0f} µs. In this benchmark one")
+    print(
+        f"An activity needs two signatures, two verifications and one decision: {floor:.0f} µs. In this benchmark one"
+    )
     print("process serves both sides, and a signature that a process made or verified is not verified again.")
 
 

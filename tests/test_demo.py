@@ -41,9 +41,19 @@ def finish(demo: subprocess.Popen[str]) -> tuple[int, str, str]:
     return demo.returncode, out, err
 
 
+def command_line(file: Path) -> str:
+    try:
+        return file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:  # it has ended meanwhile
+        return ""
+
+
 def processes_of(folder: Path, out: str) -> list[str]:
     """What still runs of a demo: its workers name its folder, its server listens where the story says."""
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
+    if Path("/proc/self/cmdline").exists():  # `ps` is missing in small containers
+        listed = [command_line(file) for file in Path("/proc").glob("[0-9]*/cmdline")]
+    else:
+        listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
     server = re.search(r"^server  127\.0\.0\.1:(\d+)", out, re.MULTILINE)
     marks = [str(folder), *([f"--port {server[1]} "] if server else [])]
     return [line for line in listed if any(mark in line for mark in marks)]
@@ -79,8 +89,8 @@ def test_the_demo_shows_every_step_and_leaves_no_process_behind(tmp_path: Path) 
             "A broken policy edit",
             "A run without a grant",
             "A copied grant",
-            "A rogue worker without the plugin",
-            "A rogue worker with a forged receipt",
+            "A rogue without the plugin",
+            "A rogue that forges a receipt",
             "The same agent, only observed",
             "Histories and evidence",
         ),
@@ -89,11 +99,12 @@ def test_the_demo_shows_every_step_and_leaves_no_process_behind(tmp_path: Path) 
     assert "All 14 steps went as they should." in out
     assert "\x1b[" not in out, "no colour where there is no terminal"
     assert "Traceback" not in out
+    story = " ".join(out.split())  # without the line breaks of a narrow terminal
     # The refusals are those that the steps are about, not others that happen to end the run too.
-    assert "forbidden by policy refunds-limit: a refund above 500.00 needs a person" in out
-    assert "The result came without a receipt" in out.replace("\n     ", " ")
-    assert "The signature of Receipt is wrong" in out.replace("\n     ", " ")
-    assert "The grant is for workflow refund-allowed" in out.replace("\n     ", " ")
+    assert "forbidden by policy refunds-limit: a refund above 500.00 needs a person" in story
+    assert "The result came without a receipt" in story
+    assert "The signature of Receipt is wrong" in story
+    assert "The grant is for workflow refund-allowed" in story
     assert processes_of(folder, out) == []
     assert (folder / "histories" / "refund-allowed.json").is_file()
     assert list((folder / "state" / "journal").glob("*.db"))
@@ -134,7 +145,7 @@ def test_an_interrupted_demo_leaves_no_process_behind(tmp_path: Path, number: si
 
 
 def test_the_policies_of_a_demo_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    code, out, err = finish(start(tmp_path / "demo", "--policies", str(tmp_path / "nowhere")))
+    code, _, err = finish(start(tmp_path / "demo", "--policies", str(tmp_path / "nowhere")))
 
     assert code == 2
     assert "nowhere" in err

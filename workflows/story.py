@@ -21,7 +21,7 @@ from workflows.stage import OBSERVED_QUEUE, QUEUE, Ending, Stage, with_headers
 
 AGENT = Principal("Agent", "ops-bot", attributes={"region": "EU"}, parents=['Role::"operations"'])
 PERSON = Principal("User", "dana")
-LIMIT, LOWER_LIMIT = 'decimal("500.00")', 'decimal("50.00")'
+LIMIT, LOWER_LIMIT = "500.00", "50.00"
 _LONG_ENOUGH_TO_NOTICE = 0.6
 """Seconds; the migration would have migrated some 100 entries more in them."""
 
@@ -125,7 +125,7 @@ async def edited_policy(stage: Stage) -> Outcome:
     stage.fact(f"in force in the worker after {took:.1f} s")
     ending = await stage.decide("refund-after-edit", refund("o-1004", "75.00"))
     outcome = _refused(ending, "refunds-limit", unchanged=stage.refunds() == before, what="ledger")
-    return Outcome(f"first {first}, then {outcome.happened}", outcome.ok and first.is_("completed"))
+    return Outcome(f"{first}, then {outcome.happened}", outcome.ok and first.is_("completed"))
 
 
 async def broken_policy(stage: Stage) -> Outcome:
@@ -140,12 +140,13 @@ async def broken_policy(stage: Stage) -> Outcome:
         )
         stage.fact(stage.worker.tail(1).partition(": ")[2])
         small = await stage.decide("refund-small", refund("o-1004", "20.00"))
+        before = stage.refunds()
         large = await stage.decide("refund-large", refund("o-1004", "75.00"))
         stage.show_ledger()
     finally:
         file.write_text(good.replace(LOWER_LIMIT, LIMIT), encoding="utf-8")
-    ok = small.is_("completed") and large.is_("AuthorizationDenied", "refunds-limit")
-    return Outcome(f"edit refused; 20.00 {small}; 75.00 {large}", ok)
+    denied = _refused(large, "refunds-limit", unchanged=stage.refunds() == before, what="ledger")
+    return Outcome(f"refused; 20.00 {small}; 75.00 {denied.happened}", denied.ok and small.is_("completed"))
 
 
 async def no_grant(stage: Stage) -> Outcome:
@@ -235,8 +236,9 @@ def _decisions(stage: Stage) -> list[dict[str, Any]]:
 
 
 def _refused(ending: Ending, policy: str, *, unchanged: bool, what: str) -> Outcome:
-    state = "unchanged" if unchanged else "CHANGED"
-    return Outcome(f"{ending}; {what} {state}", ending.is_("AuthorizationDenied", policy) and unchanged)
+    denied = ending.is_("AuthorizationDenied", policy)
+    how = f"denied by {policy}" if denied else str(ending)
+    return Outcome(f"{how}; {what} {'unchanged' if unchanged else 'CHANGED'}", denied and unchanged)
 
 
 def _rejected(ending: Ending, how: str, *, unchanged: bool) -> Outcome:
@@ -246,16 +248,16 @@ def _rejected(ending: Ending, how: str, *, unchanged: bool) -> Outcome:
 SCENES = (
     Scene("A refund within the limit", "completed; 1 refund paid", allowed_refund),
     Scene("A refund above the limit", "denied by refunds-limit; ledger unchanged", refund_above_the_limit),
-    Scene("An export with card numbers", "denied by exports-without-cards; nothing exported", forbidden_fields),
+    Scene("An export with card numbers", "denied by exports-without-cards; exports unchanged", forbidden_fields),
     Scene("A deletion by an agent", "denied by deletions-by-people; ledger unchanged", deletion_by_an_agent),
     Scene("The same deletion by a person", "completed; 2 customers left", deletion_by_a_person),
-    Scene("A running migration is revoked", "revoked in mid-heartbeat", revoked_migration),
-    Scene("A policy is edited at work", "what was allowed is denied by refunds-limit", edited_policy),
-    Scene("A broken policy edit", "refused; the old policies stay in force", broken_policy),
+    Scene("A running migration is revoked", "AuthorizationRevoked before the end", revoked_migration),
+    Scene("A policy is edited at work", "completed, then denied by refunds-limit", edited_policy),
+    Scene("A broken policy edit", "refused; the old ones stay in force", broken_policy),
     Scene("A run without a grant", "GrantRejected; ledger unchanged", no_grant),
     Scene("A copied grant", "GrantRejected; ledger unchanged", copied_grant),
-    Scene("A rogue worker without the plugin", "ReceiptRejected", rogue_worker),
-    Scene("A rogue worker with a forged receipt", "ReceiptRejected", forged_receipt),
+    Scene("A rogue without the plugin", "ReceiptRejected; ledger unchanged", rogue_worker),
+    Scene("A rogue that forges a receipt", "ReceiptRejected; ledger unchanged", forged_receipt),
     Scene("The same agent, only observed", "completed; journal: deny, enforced false", observed_agent),
     Scene("Histories and evidence", "a history of every run; journals verify", evidence),
 )

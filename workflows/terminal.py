@@ -15,7 +15,7 @@ class Terminal:
 
     def __init__(self) -> None:
         self._colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-        self.width = min(max(shutil.get_terminal_size((110, 24)).columns, _NARROWEST), _WIDEST)
+        self.width = min(max(shutil.get_terminal_size((120, 24)).columns, _NARROWEST), _WIDEST)
 
     def heading(self, text: str) -> None:
         self._print(f"\n{self._styled(text, _BOLD)}")

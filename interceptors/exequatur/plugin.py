@@ -31,6 +31,7 @@ from temporalio.worker import (
     WorkflowReplayResult,
     WorkflowRunner,
 )
+from temporalio.worker._worker import _warn_if_activity_executor_max_workers_is_inconsistent
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from exequatur.authority.embedded import EmbeddedAuthority
@@ -202,7 +203,6 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
         if tuner is not None and isinstance(_activity_slots(tuner), GatedSlots):
             return config  # registered twice
         self._check_outermost(client)
-        self.gate.workload.cover(client.namespace, config["task_queue"], _activity_names(config))
         config["workflow_runner"] = _passing_through(config["workflow_runner"])
         if config.get("activities"):
             self._gate_slots(config)
@@ -215,6 +215,8 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
                 self._check_outermost(worker.client)
                 runtime = worker.client.service_client.config.runtime or Runtime.default()
                 self.gate.metrics = Metrics(runtime.metric_meter)
+                names = _activity_names(worker.config(active_config=True))
+                stack.enter_context(self.gate.workload.covering(worker.client.namespace, worker.task_queue, names))
                 await stack.enter_async_context(self._serving.worker())
             except BaseException:
                 # Nothing was started. Without this, leaving ``async with Worker`` would wait for it to end, forever.
@@ -282,13 +284,14 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
 
     def _gate_slots(self, config: WorkerConfig) -> None:
         """Let the worker take activity tasks only while it can authorize."""
+        # The SDK warns of too few threads from numbers that it does not see behind a slot supplier of ours.
+        _warn_if_activity_executor_max_workers_is_inconsistent(config)
         tuner = config.get("tuner") or WorkerTuner.create_fixed(
             workflow_slots=config.pop("max_concurrent_workflow_tasks", None),
-            activity_slots=config.get("max_concurrent_activities"),
+            activity_slots=config.pop("max_concurrent_activities", None),
             local_activity_slots=config.pop("max_concurrent_local_activities", None),
             nexus_slots=config.pop("max_concurrent_nexus_tasks", None),
         )
-        config.pop("max_concurrent_activities", None)
         slots = _activity_slots(tuner)
         if isinstance(slots, FixedSizeSlotSupplier):
             slots = FixedSlots(slots)
@@ -299,9 +302,11 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
             )
             config["tuner"] = tuner
             return
+        namespace, queue = config["client"].namespace, config["task_queue"]
+        observing = all(self.gate.settings.observes(namespace, queue, name) for name in _activity_names(config))
         config["tuner"] = WorkerTuner.create_composite(
             workflow_supplier=tuner._get_workflow_task_slot_supplier(),
-            activity_supplier=GatedSlots(self.gate, slots),
+            activity_supplier=GatedSlots(self.gate, slots, observing=observing),
             local_activity_supplier=tuner._get_local_activity_task_slot_supplier(),
             nexus_supplier=tuner._get_nexus_slot_supplier(),
         )

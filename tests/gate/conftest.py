@@ -283,6 +283,10 @@ class Stage:
         """The claims of the statements in the journals, for example ``statements("receipt", Receipt)``."""
         return [parse(record.body.decode(), model).claims for record in self.records(kind)]
 
+    def receipts(self, handle: WorkflowHandle[Any, Any]) -> list[Receipt]:
+        """The receipts of the run that this handle started, from the journals."""
+        return [claims for claims in self.statements("receipt", Receipt) if claims.run_id == handle.result_run_id]
+
 
 @pytest.fixture(scope="session")
 def executor() -> Iterator[ThreadPoolExecutor]:

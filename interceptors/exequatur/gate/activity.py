@@ -303,6 +303,8 @@ class ActivityOutbound(ActivityOutboundInterceptor):
         super().__init__(next)
         self._gate = gate
         self.running: Running | None = None
+        # A heartbeat may come from a thread that has no activity context.
+        self._converter = temporalio.activity.payload_converter()
 
     def heartbeat(self, *details: Any) -> None:
         running = self.running
@@ -310,8 +312,8 @@ class ActivityOutbound(ActivityOutboundInterceptor):
             running.heartbeat()
             authorized = running.attempt.authorized
             if details and authorized:
-                converter = temporalio.activity.payload_converter()
-                details = tuple(sign_details(details, self._gate, authorized, running.attempt.info, converter))
+                info = running.attempt.info
+                details = tuple(sign_details(details, self._gate, authorized, info, self._converter))
         self.next.heartbeat(*details)
 
 
@@ -355,7 +357,7 @@ def _decision(attempt: Attempt, judgement: Judgement) -> bytes:
             "activity_type": info.activity_type,
             "attempt": info.attempt,
             "principal": judgement.principal,
-            "args": payloads_digest(attempt.input),
+            "args": attempt.input_digest,
             "facts": judgement.facts.decode(),
             "decision": judgement.decision,
             "enforced": attempt.enforced,

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -88,6 +89,11 @@ class Attempt:
             self._arguments = convert_arguments(self.signature, self.args)
         return self._arguments
 
+    @cached_property
+    def input_digest(self) -> str:
+        """Digest of the arguments' payloads."""
+        return payloads_digest(self.input)
+
     @property
     def enforced(self) -> bool:
         info = self.info
@@ -144,7 +150,7 @@ class Attempt:
                 activity_type=info.activity_type,
                 task_queue=info.task_queue,
                 scheduled=info.scheduled_time.timestamp(),
-                args=payloads_digest(self.input),
+                args=self.input_digest,
                 local=info.is_local,
             )
             authorized = verify_request(  # A3

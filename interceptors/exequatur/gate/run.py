@@ -218,6 +218,10 @@ class GovernedRun:
                 return str(err)[:400]
             assert seal.next is not None
             granted_input = seal.next.input
+            # A retry continues the attempt before it, and a cron run the run before it; both keep the header.
+            first = info.attempt == 1 and leaf.reuse not in ("cron", "schedule")
+            if first and seal.run_id != info.continued_run_id:  # [W5]
+                return "the seal that it came with is of another run"
         elif info.continued_run_id and info.attempt == 1 and leaf.reuse not in ("cron", "schedule"):  # [W5]
             return "it continues another run without that run's seal"
         elif not info.continued_run_id and info.attempt == 1:

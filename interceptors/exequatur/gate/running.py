@@ -59,12 +59,13 @@ class Running:
         self.started = gate.clock()
         self.revoked: Judgement | None = None
         self.loop = asyncio.get_running_loop()
-        self._ended = self.loop.create_future()
+        self._something: asyncio.Future[None] = self.loop.create_future()
+        """Done when the body is, or when the authorization has gone."""
+        self._over = False
         self._looked_at = self.loop.time()
         self._fingerprint = ArgumentPrint(attempt.signature)
         self._expected = print_of(attempt.arguments)
         self._in_process = False
-        self._body: asyncio.Future[Any] | None = None
 
     async def run(self, next: ActivityInboundInterceptor, input: ExecuteActivityInput) -> Any:
         """Run the rest of the interceptors and the body.
@@ -75,22 +76,27 @@ class Running:
         input.fn = self._guarded(input)
         self._context = temporalio.activity._Context.current()
         self.gate.enter(self)
-        body = self._body = asyncio.ensure_future(next.execute_activity(input))
+        body = asyncio.ensure_future(next.execute_activity(input))
+        body.add_done_callback(self._wake)
         try:
-            while not body.done():
+            while self.revoked is None and not body.done():
                 try:
-                    await asyncio.wait((body, self._ended), return_when=asyncio.FIRST_COMPLETED)
+                    await self._something
                 except asyncio.CancelledError as err:
                     # The SDK cancels this task; the body is to see it, and may still return a result.
+                    self._something = self.loop.create_future()
                     body.cancel(*err.args)
-                if self.revoked is not None:
-                    self._abandon(body)
-                    raise AuthorizationRevoked(self.revoked.reason or "The authorization ended")
+            if self.revoked is not None:
+                self._abandon(body)
+                raise AuthorizationRevoked(self.revoked.reason or "The authorization ended")
             return body.result()
         finally:
+            self._over = True
             self.gate.leave(self)
-            if not self._ended.done():
-                self._ended.cancel()
+
+    def _wake(self, _: object = None) -> None:
+        if not self._something.done():
+            self._something.set_result(None)
 
     def _guarded(self, input: ExecuteActivityInput) -> Callable[..., Any]:
         """The body with the last look right before its first line."""
@@ -168,11 +174,11 @@ class Running:
 
     def _revoke(self, judged: Judgement) -> None:
         """B4."""
-        if self.revoked is not None or self._ended.done():
+        if self.revoked is not None or self._over:
             return
-        self.revoked = judged
+        self.revoked = judged  # [B4]
         self.gate.metrics.revoked(self.attempt.info.activity_type)
-        self._ended.set_result(None)  # [B4]
+        self._wake()
 
     def _abandon(self, body: asyncio.Future[Any]) -> None:
         """Cancel the body in the way its kind can see, and forget it."""

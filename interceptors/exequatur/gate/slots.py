@@ -66,23 +66,33 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 
 
 class GatedSlots(CustomSlotSupplier):
-    """Withholds the slots of another supplier while the gate cannot decide."""
+    """Withholds the slots of another supplier while the gate cannot decide.
 
-    def __init__(self, gate: Gate, inner: CustomSlotSupplier) -> None:
+    Args:
+        gate: Whose slots.
+        inner: Who has them.
+        observing: All of the worker's activities are only observed, so nothing may be withheld.
+    """
+
+    def __init__(self, gate: Gate, inner: CustomSlotSupplier, *, observing: bool = False) -> None:
         self._gate = gate
         self._inner = inner
+        self._observing = observing
+
+    def _withheld(self) -> bool:
+        return not self._observing and self._gate.unavailable() is not None
 
     async def reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit:
         while True:
-            while self._gate.unavailable() is not None:
+            while self._withheld():
                 await asyncio.sleep(_LOOK_INTERVAL)
             permit = await self._inner.reserve_slot(ctx)
-            if self._gate.unavailable() is None:
+            if not self._withheld():
                 return permit
             self._inner.release_slot(SlotReleaseContext(slot_info=None, permit=permit))
 
     def try_reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit | None:
-        return None if self._gate.unavailable() is not None else self._inner.try_reserve_slot(ctx)
+        return None if self._withheld() else self._inner.try_reserve_slot(ctx)
 
     def mark_slot_used(self, ctx: SlotMarkUsedContext) -> None:
         self._inner.mark_slot_used(ctx)

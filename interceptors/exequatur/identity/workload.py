@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -13,6 +14,9 @@ from exequatur.statements.keys import SigningKey
 from exequatur.statements.models import PublicKey, Role, Statement, WorkloadCredential
 
 S = TypeVar("S", bound=Statement)
+
+_Places = tuple[frozenset[str], frozenset[str], frozenset[str]]
+"""Namespaces, task queues and activity types."""
 
 ROLES: tuple[Role, ...] = ("request", "receipt", "delegate", "seal")
 
@@ -50,20 +54,31 @@ class Workload:
         self._issuer = issuer
         self._key = SigningKey.generate()
         self._lock = threading.Lock()
-        self._places: tuple[frozenset[str], frozenset[str], frozenset[str]] = (frozenset(), frozenset(), frozenset())
+        self._workers: list[_Places] = []
+        self._places: _Places = (frozenset(), frozenset(), frozenset())
         self._credential: Token[WorkloadCredential] | None = None
         self._covers = self._places
         self.problem: str | None = "it has not been issued yet"
         """Why the credential could not be renewed, last time it was tried."""
 
-    def cover(self, namespace: str, task_queue: str, activities: Iterable[str]) -> None:
-        """Ask for a further place with the next credential.
+    @contextmanager
+    def covering(self, namespace: str, task_queue: str, activities: Iterable[str]) -> Iterator[None]:
+        """Ask for a worker's place with every credential that is issued while it runs.
 
-        The one at hand goes on signing for what runs already; nothing new is authorized until it is renewed.
+        The one at hand goes on signing for what runs already; nothing new is authorized until it is renewed. The place
+        of a worker that has ended is not asked for again, so that a process with many short-lived workers does not
+        outgrow what a credential can name.
         """
+        place = (frozenset({namespace}), frozenset({task_queue}), frozenset(activities))
         with self._lock:
-            namespaces, queues, types = self._places
-            self._places = (namespaces | {namespace}, queues | {task_queue}, types | set(activities))
+            self._workers.append(place)
+            self._places = _union(self._workers)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._workers.remove(place)
+                self._places = _union(self._workers)
 
     def renew_if_due(self, now: float) -> None:
         """Renew the credential when half of its life is over, or when it does not cover all places.
@@ -90,7 +105,8 @@ class Workload:
     def valid(self, now: float) -> bool:
         """Whether there is a credential for all places, and ``now`` lies within it."""
         held = self._credential
-        return held is not None and self._covers == self._places and held.claims.nbf <= now < held.claims.exp
+        covered = all(asked <= given for asked, given in zip(self._places, self._covers, strict=True))
+        return held is not None and covered and held.claims.nbf <= now < held.claims.exp
 
     @property
     def credential(self) -> Token[WorkloadCredential]:
@@ -111,3 +127,12 @@ class Workload:
     def sign(self, statement: S) -> Token[S]:
         """Sign with this process's key."""
         return sign(statement, self._key)
+
+
+def _union(workers: Sequence[_Places]) -> _Places:
+    """The places of all workers together."""
+    return (
+        frozenset().union(*(namespaces for namespaces, _, _ in workers)),
+        frozenset().union(*(queues for _, queues, _ in workers)),
+        frozenset().union(*(types for _, _, types in workers)),
+    )

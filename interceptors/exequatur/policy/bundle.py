@@ -23,7 +23,7 @@ from cedarpy import PolicySet, Schema, pst
 
 from exequatur.errors import PolicyError
 from exequatur.policy.entities import ACTION_TYPE, EntityStore
-from exequatur.policy.reads import argument_reads
+from exequatur.policy.reads import argument_reads, fact_reads
 from exequatur.policy.source import BundleSource, SourceFile, check_size, read_folder, statements
 
 EntityRef = str | Mapping[str, str]
@@ -99,6 +99,7 @@ class PolicyBundle:
         self._policies: Mapping[str, PolicyInfo] = MappingProxyType(infos)
         self._warnings = tuple(_warnings(schema, infos, unnamed, sum(templates)))
         self._reads: Callable[[str], frozenset[tuple[str, ...]]] = lru_cache(_MAX_ACTIONS)(self._compute_reads)
+        self._fact_reads: Callable[[str], frozenset[str] | None] = lru_cache(_MAX_ACTIONS)(self._compute_fact_reads)
 
     @classmethod
     def from_parts(
@@ -205,10 +206,27 @@ class PolicyBundle:
         """
         return self._reads(action_id)
 
+    def fact_reads(self, action_id: str) -> frozenset[str] | None:
+        """Return the attributes of ``context`` that policies which can apply to an action can read.
+
+        Args:
+            action_id: The id of the action, whose type is ``Action``.
+
+        Returns:
+            Their names, ``args`` among them; None means any.
+        """
+        return self._fact_reads(action_id)
+
     def _compute_reads(self, action_id: str) -> frozenset[tuple[str, ...]]:
+        return argument_reads(self._applicable(action_id))
+
+    def _compute_fact_reads(self, action_id: str) -> frozenset[str] | None:
+        return fact_reads(self._applicable(action_id))
+
+    def _applicable(self, action_id: str) -> list[pst.Template]:
         groups = self._entities.groups_of(action_id)
         own = (ACTION_TYPE, action_id)
-        return argument_reads(policy for policy in self._static.values() if _can_apply(policy.action, own, groups))
+        return [policy for policy in self._static.values() if _can_apply(policy.action, own, groups)]
 
 
 def _can_apply(constraint: pst.ActionConstraint, own: tuple[str, str], groups: frozenset[tuple[str, str]]) -> bool:

@@ -108,7 +108,7 @@ def _decide(
         {"type": kind, "id": name},
         {"type": ACTION_TYPE, "id": action_id},
         resource,
-        {**facts, "args": arguments.value},
+        _context(bundle, action_id, arguments, facts),
         principal_entity=principal_entity,
     )
     infos = [bundle.policies[policy_id] for policy_id in decision.reasons]  # E4
@@ -120,6 +120,15 @@ def _decide(
     if not infos:  # [E4]
         return _refusal("Cedar allowed without naming a policy")
     return Verdict(True, policies, (), min((info.ttl for info in infos if info.ttl is not None), default=None))  # E6
+
+
+def _context(
+    bundle: PolicyBundle, action_id: str, arguments: Conversion, facts: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """What Cedar is given: the part of the context that can make a difference. Converting it costs more than deciding."""
+    context = {**facts, "args": arguments.value}
+    read = bundle.fact_reads(action_id)
+    return context if read is None else {name: value for name, value in context.items() if name in read}
 
 
 def _action_id(action: EntityRef) -> str | None:

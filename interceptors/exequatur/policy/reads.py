@@ -1,4 +1,4 @@
-"""Which arguments a policy can read.
+"""Which arguments, and which other facts, a policy can read.
 
 Rules:
 
@@ -19,6 +19,7 @@ from cedarpy import pst
 Path = tuple[str, ...]
 
 _EVERYTHING: Path = ()
+_CONTEXT = pst.Var("context")
 _KNOWN: frozenset[type] = frozenset(
     cls
     for union in (pst.Expr, pst.Clause, pst.PrincipalOrResourceConstraint, pst.ActionConstraint, pst.PatternElem)
@@ -36,6 +37,37 @@ def argument_reads(policies: Iterable[pst.Template]) -> frozenset[Path]:
         Paths below ``context.args``; ``()`` means that a policy can read all of them.
     """
     return frozenset(path for policy in policies for path in _reads(policy))
+
+
+def fact_reads(policies: Iterable[pst.Template]) -> frozenset[str] | None:
+    """Return the attributes of ``context`` that policies can read, by the first name of each path.
+
+    Args:
+        policies: Policies as ``cedarpy.pst`` nodes.
+
+    Returns:
+        Names such as ``run``; None where a policy uses ``context`` in a way that may read any of them.
+    """
+    names: set[str] = set()
+    stack: list[Any] = list(policies)
+    while stack:
+        node = stack.pop()
+        if node is None or isinstance(node, str | bool | int):
+            continue
+        if isinstance(node, Mapping):
+            stack.extend(node.values())
+        elif isinstance(node, tuple | list | frozenset):
+            stack.extend(node)
+        elif type(node) not in _KNOWN or isinstance(node, pst.Var):
+            if type(node) not in _KNOWN or node.name == "context":
+                return None
+        elif isinstance(node, pst.GetAttr) and node.base == _CONTEXT:
+            names.add(node.attr)
+        elif isinstance(node, pst.HasAttr) and node.base == _CONTEXT:
+            names.add(node.attrs[0])
+        else:
+            stack.extend(getattr(node, field.name) for field in fields(node))
+    return frozenset(names)
 
 
 def _reads(node: Any) -> Iterator[Path]:

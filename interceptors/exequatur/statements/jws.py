@@ -16,18 +16,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache
-from threading import Lock
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
 from exequatur.errors import StatementError
 from exequatur.statements.encoding import compact_json, digest, from_base64url, strict_json, to_base64url
 from exequatur.statements.keys import Signer, verify_signature
-from exequatur.statements.models import Delegation, Grant, Statement, WorkloadCredential, claims_json
+from exequatur.statements.models import Statement, claims_json
+from exequatur.statements.recent import Recent
 
 S = TypeVar("S", bound=Statement)
 
@@ -46,33 +45,23 @@ class Token(Generic[S]):
     claims: S
 
 
-class _KnownGood:
-    """Signatures found good before, so that a grant or a replayed receipt costs one verification a process.
-
-    An entry is the SHA-256 of the key and the whole token, signature included; a hit therefore says no more than that
-    these very bytes verified.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._seen: OrderedDict[bytes, None] = OrderedDict()
-        self._lock = Lock()
-
-    @staticmethod
-    def key(x: str, token: str) -> bytes:
-        return hashlib.sha256(f"{x} {token}".encode()).digest()
-
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._seen
-
-    def add(self, key: bytes) -> None:
-        with self._lock:
-            self._seen[key] = None
-            if len(self._seen) > self._size:
-                self._seen.popitem(last=False)
+_LONGEST_KEPT = 4096
+"""Characters. Bounds what hostile tokens can make us remember."""
+_read: Recent[str, Token[Any]] = Recent(2048)
+"""Tokens that were read or signed here lately. Reading is a function of the text, so it need not be done again."""
+_known_good: Recent[bytes, bool] = Recent(16_384)
+"""Signatures found good before, so that a grant or a replayed receipt costs one verification a process. The key is the
+SHA-256 of public key and whole token, signature included: a hit says no more than that these very bytes verified."""
 
 
-_known_good = _KnownGood(16_384)
+def _fingerprint(x: str, token: str) -> bytes:
+    return hashlib.sha256(f"{x} {token}".encode()).digest()
+
+
+def _keep(token: Token[S]) -> Token[S]:
+    if len(token.text) <= _LONGEST_KEPT:
+        _read.put(token.text, token)
+    return token
 
 
 @lru_cache(maxsize=256)
@@ -90,8 +79,8 @@ def sign(statement: S, signer: Signer) -> Token[S]:
     text = f"{signing_input}.{to_base64url(signer.sign(signing_input.encode()))}"
     if len(text) > statement.max_bytes:
         raise ValueError(f"{type(statement).__name__} has {len(text)} bytes, more than its {statement.max_bytes}")
-    _known_good.add(_KnownGood.key(signer.x, text))
-    return Token(text, digest(text), signer.kid, statement)
+    _known_good.put(_fingerprint(signer.x, text), True)
+    return _keep(Token(text, digest(text), signer.kid, statement))
 
 
 @lru_cache(maxsize=1024)
@@ -141,9 +130,10 @@ def parse(text: str, kind: type[S]) -> Token[S]:
     Raises:
         StatementError: V1 to V6.
     """
-    if kind in _SHARED and len(text) <= _SHARED_BYTES:
-        return _parse_once(text, kind)  # type: ignore[return-value]
-    return _parse(text, kind)
+    known = _read.get(text)
+    if known is not None and type(known.claims) is kind:
+        return known
+    return _keep(_parse(text, kind))
 
 
 def _parse(text: str, kind: type[S]) -> Token[S]:
@@ -172,12 +162,6 @@ def _parse(text: str, kind: type[S]) -> Token[S]:
     return Token(text, digest(text), header["kid"], claims)
 
 
-_SHARED = frozenset({WorkloadCredential, Grant, Delegation})
-"""Statements that come along again and again, and are read once."""
-_SHARED_BYTES = 4096
-_parse_once = lru_cache(maxsize=1024)(_parse)
-
-
 def check_signature(token: Token[S], x: str) -> None:
     """Check a token's signature.
 
@@ -188,10 +172,10 @@ def check_signature(token: Token[S], x: str) -> None:
     Raises:
         StatementError: V7.
     """
-    key = _KnownGood.key(x, token.text)
-    if key in _known_good:
+    key = _fingerprint(x, token.text)
+    if _known_good.get(key):
         return
     signing_input, _, signature = token.text.rpartition(".")
     if not verify_signature(x, from_base64url(signature), signing_input.encode()):
         raise StatementError("V7", f"The signature of {type(token.claims).__name__} is wrong")
-    _known_good.add(key)
+    _known_good.put(key, True)

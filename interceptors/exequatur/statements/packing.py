@@ -30,6 +30,7 @@ from functools import lru_cache
 
 from exequatur.errors import StatementError
 from exequatur.statements.encoding import from_base64url, to_base64url
+from exequatur.statements.recent import Recent
 
 MAX_TOKENS = 64
 """A grant, then a delegation and a credential for each level of delegation, then a request and its credential."""
@@ -96,6 +97,7 @@ def _shrink(token: str, first: str | None) -> bytes:
     deflater = zlib.compressobj(6, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, _dictionary(first))
     deflated = deflater.compress(text) + deflater.flush()
     body = b"".join((struct.pack(">H", len(deflated)), deflated, *digests, from_base64url(token.rpartition(".")[2])))
+    _remember(body, first, token)
     return struct.pack(">H", len(body)) + body
 
 
@@ -157,7 +159,13 @@ def _grow(body: bytes, first: str | None) -> str:
     return ".".join(map(to_base64url, (header, claims, body[signature_at:])))
 
 
-_grow_kept = lru_cache(maxsize=512)(_grow)
+_grown: Recent[tuple[bytes, str | None], str] = Recent(512)
+
+
+def _remember(body: bytes, first: str | None, token: str) -> str:
+    if len(body) <= _KEPT_BYTES:
+        _grown.put((body, first), token)
+    return token
 
 
 def unpack(data: bytes) -> list[str]:
@@ -178,6 +186,6 @@ def unpack(data: bytes) -> list[str]:
         if len(body) != size:
             raise StatementError("K2", "A packed statement is damaged")
         first = tokens[0] if tokens else None
-        tokens.append(_grow_kept(body, first) if size <= _KEPT_BYTES else _grow(body, first))
+        tokens.append(_grown.get((body, first)) or _remember(body, first, _grow(body, first)))
         at += 2 + size
     return tokens
