@@ -161,9 +161,9 @@ async def _scenarios(plugin: AuthorizationPlugin, client: Client, plain: Client)
                 raise
         await _write(name, first)
         if name == "continued":
-            await _write("continued-last", plain.get_workflow_handle(name))
+            await _write("continued.last", plain.get_workflow_handle(name))
         if name == "child":
-            await _write("child-of", plain.get_workflow_handle(f"{name}-child"))
+            await _write("child-child", plain.get_workflow_handle(f"{name}-child"))
 
     await run("sequential", Sequential.run, 1)
     await run("fan-out", FanOut.run, 5)
@@ -176,8 +176,8 @@ async def _scenarios(plugin: AuthorizationPlugin, client: Client, plain: Client)
 
 
 async def _write(name: str, handle: Any) -> None:
+    """Write a history under its workflow id and, after a dot, which run of it this is."""
     history = json.loads((await handle.fetch_history()).to_json())
-    # The history is enough to replay; where and by which process it was made says nothing.
     (HISTORIES / f"{name}.json").write_text(json.dumps(history, separators=(",", ":")) + "\n")
 
 

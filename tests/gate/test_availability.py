@@ -309,19 +309,14 @@ def tuner(activities: Any) -> WorkerTuner:
 @workflow.defn
 class FanOut:
     @workflow.run
-    async def run(self, count: int, eager: bool) -> int:
-        results = await asyncio.gather(
-            *(
-                workflow.execute_activity(
-                    "together", start_to_close_timeout=timedelta(seconds=30), disable_eager_execution=not eager
-                )
-                for _ in range(count)
-            )
+    async def run(self, count: int) -> int:
+        together = (
+            workflow.execute_activity("together", start_to_close_timeout=timedelta(seconds=30)) for _ in range(count)
         )
-        return max(results)
+        return max(await asyncio.gather(*together))
 
 
-async def peak(stage: Callable[..., Any], *, eager: bool = False, **options: Any) -> int:
+async def peak(stage: Callable[..., Any], **options: Any) -> int:
     """How many of twelve activities were running at once."""
     s = await stage()
     now = 0
@@ -336,13 +331,13 @@ async def peak(stage: Callable[..., Any], *, eager: bool = False, **options: Any
         return seen
 
     async with s.worker([FanOut], [together], **options):
-        handle = await s.start(FanOut.run, 12, eager)
+        handle = await s.start(FanOut.run, 12)
         return int(await handle.result())
 
 
 @pytest.mark.parametrize("eager", [True, False], ids=["eager", "polled"])
 async def test_a_workers_limit_of_activities_holds(stage: Callable[..., Any], eager: bool) -> None:
-    assert await peak(stage, eager=eager, max_concurrent_activities=3) == 3
+    assert await peak(stage, disable_eager_activity_execution=not eager, max_concurrent_activities=3) == 3
 
 
 async def test_a_fixed_tuner_holds(stage: Callable[..., Any]) -> None:

@@ -127,8 +127,10 @@ async def test_what_could_not_be_decided_is_counted(stage: Callable[..., Any], m
         s.plugin.gate.clock = lambda: 0.0
         try:
             await eventually(
-                lambda: measured.of("exequatur_decisions", outcome="AuthorizationUnavailable")
-                or measured.of("exequatur_decisions", outcome="allowed") == 2
+                lambda: (
+                    measured.of("exequatur_decisions", outcome="AuthorizationUnavailable")
+                    or measured.of("exequatur_decisions", outcome="allowed") == 2
+                )
             )
         finally:
             s.plugin.gate.clock = now

@@ -63,8 +63,8 @@ class CancelsBeforeStart:
         handle.cancel()
         try:
             return await handle
-        except ActivityError as err:
-            return "cancelled" if is_cancelled_exception(err) else "failed"
+        except (ActivityError, asyncio.CancelledError) as err:
+            return f"{type(err).__name__} {is_cancelled_exception(err)}"
 
 
 @workflow.defn
@@ -158,7 +158,7 @@ async def test_an_activity_that_is_cancelled_before_it_starts_ends_as_without_th
             outcomes.append(await handle.result())
         assert deeds(handle.id) == []
         await replays_without_the_plugin(handle, CancelsBeforeStart)
-    assert outcomes == ["cancelled", "cancelled"]
+    assert outcomes[0] == outcomes[1]
 
 
 async def test_an_activity_that_is_cancelled_while_it_runs_ends_as_without_the_gate(stage):
@@ -183,7 +183,10 @@ async def test_tasks_resume_in_the_order_in_which_they_resume_without_the_gate(s
             while len(deeds(handle.id)) < 3:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         async with s.worker([Resumes], client=client, max_cached_workflows=0):
-            orders.append(await handle.result())
+            order = await handle.result()
+        # Which activity the server hands out first is chance; how the workflow goes on from there is not.
+        ranks = {name: str(rank) for rank, name in enumerate(dict.fromkeys(line[0] for line in order))}
+        orders.append([ranks[line[0]] + line[1:] for line in order])
     assert orders[0] == orders[1]
 
 
@@ -213,7 +216,9 @@ async def test_a_policy_that_changes_while_the_decision_is_being_written_is_what
     stricter = await stage(PERMIT_ALL + '@id("no") forbid(principal, action == Action::"quick", resource);')
     gate = s.plugin.gate
     async with s.worker([Calls], [quick]):
-        journal = gate.require_journal()
+        while gate.journal is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        journal = gate.journal
         append = journal.append_decision
 
         async def written_while_the_policy_changes(*args: Any, **options: Any) -> Any:
@@ -276,14 +281,16 @@ async def forged_receipt_in_a_process_of_its_own(target: str, folder: Path) -> N
         payload.metadata[RECEIPT] = pack([forged], [workload.credential.text])
         return RawValue(payload)
 
-    async with Worker(client, task_queue=queue, workflows=[Calls], workflow_runner=sandbox()):
-        async with Worker(plain, task_queue=queue, activities=[forges]):
-            try:
-                await client.execute_workflow(
-                    Calls.run, "quick", id=unique(), task_queue=queue, execution_timeout=timedelta(seconds=20)
-                )
-            except WorkflowFailureError as err:
-                print(err.cause.cause.type)  # type: ignore[union-attr]
+    async with (
+        Worker(client, task_queue=queue, workflows=[Calls], workflow_runner=sandbox()),
+        Worker(plain, task_queue=queue, activities=[forges]),
+    ):
+        try:
+            await client.execute_workflow(
+                Calls.run, "quick", id=unique(), task_queue=queue, execution_timeout=timedelta(seconds=20)
+            )
+        except WorkflowFailureError as err:
+            print(err.cause.cause.type)  # type: ignore[union-attr]
 
 
 async def test_a_forged_receipt_does_not_abort_a_process_that_has_not_seen_a_bad_signature_before(target, tmp_path):

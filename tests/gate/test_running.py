@@ -18,7 +18,8 @@ from temporalio import activity, workflow
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import PauseActivityRequest, UnpauseActivityRequest
 from temporalio.client import WorkflowFailureError
-from temporalio.exceptions import ActivityError, ApplicationError, TimeoutError
+from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import TimeoutError as TemporalTimeoutError
 from temporalio.worker import (
     ActivityInboundInterceptor,
     ExecuteActivityInput,
@@ -398,7 +399,7 @@ async def test_a_revocation_between_the_gate_and_the_first_line_keeps_the_body_f
     stage: Callable[..., Any],
 ) -> None:
     s = await stage()
-    revoke = Between(lambda input: s.plugin.revoke(activity="quick", reason="just in time") and None)
+    revoke = Between(lambda _: s.plugin.revoke(activity="quick", reason="just in time") and None)
     async with s.worker([OneActivity], BODIES, interceptors=[revoke]):
         handle = await start_one(s, quick, attempts=3)
         failure = await failure_of(handle)
@@ -762,7 +763,7 @@ async def test_a_revocation_that_cannot_be_written_is_not_acknowledged(stage: Ca
 @pytest.mark.parametrize("named", [{}, {"everything": True, "workflow": "w1"}], ids=["nothing", "too much"])
 async def test_a_revocation_names_something_or_everything(stage: Callable[..., Any], named: dict[str, Any]) -> None:
     s = await stage()
-    with pytest.raises(ConfigurationError, match="Nothing was revoked: .*name a grant, a principal, a workflow"):
+    with pytest.raises(ConfigurationError, match=r"Nothing was revoked: .*name a grant, a principal, a workflow"):
         s.plugin.revoke(**named, reason="stop")
     assert not (s.state / "revocations").exists()
 
@@ -879,7 +880,7 @@ async def test_timeouts_are_as_they_were(stage: Callable[..., Any], governed: bo
             with pytest.raises(WorkflowFailureError) as raised:
                 await handle.result()
             cause = raised.value.cause.cause
-            assert isinstance(cause, TimeoutError)
+            assert isinstance(cause, TemporalTimeoutError)
             types.append(cause.type.name)
     assert types == ["START_TO_CLOSE", "HEARTBEAT"]
 

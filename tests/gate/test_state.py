@@ -61,7 +61,9 @@ def test_what_others_can_open_is_refused_with_the_command_that_closes_it(state: 
     open_state(state)
 
 
-@pytest.mark.parametrize("content", [b"", b"-----BEGIN PRIVATE KEY-----\nnonsense\n-----END PRIVATE KEY-----\n", b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"-----BEGIN PRIVATE KEY-----\nnonsense\n-----END PRIVATE KEY-----\n", b"\xff"]
+)
 def test_a_damaged_key_is_named_and_not_replaced(state: Path, content: bytes) -> None:
     path = state / "keys" / "grant.pem"
     path.write_bytes(content)
