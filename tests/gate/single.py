@@ -21,11 +21,11 @@ class OneActivity:
     """Executes the activity that it is told to, and gives its result."""
 
     @workflow.run
-    async def run(self, name: str, args: list[Any], attempts: int, heartbeat: float, timeout: float) -> Any:
+    async def run(self, name: str, args: list[Any], attempts: int, heartbeat: float, seconds: float) -> Any:
         return await workflow.execute_activity(
             name,
             args=args,
-            start_to_close_timeout=timedelta(seconds=timeout),
+            start_to_close_timeout=timedelta(seconds=seconds),
             heartbeat_timeout=timedelta(seconds=heartbeat) if heartbeat else None,
             retry_policy=RetryPolicy(maximum_attempts=attempts, initial_interval=timedelta(milliseconds=50)),
         )
@@ -37,13 +37,13 @@ async def start_one(
     *args: Any,
     attempts: int = 1,
     heartbeat: float = 0,
-    timeout: float = 60,
+    seconds: float = 60,
     **options: Any,
 ) -> WorkflowHandle[Any, Any]:
-    """Start a workflow of one activity, which is tried ``attempts`` times (0: without end)."""
+    """Start a workflow of one activity, which is tried ``attempts`` times (0: without end), ``seconds`` long."""
     name = activity if isinstance(activity, str) else activity.__name__
     handle: WorkflowHandle[Any, Any] = await stage.start(
-        OneActivity.run, name, list(args), attempts, heartbeat, timeout, **options
+        OneActivity.run, name, list(args), attempts, heartbeat, seconds, **options
     )
     return handle
 

@@ -283,7 +283,7 @@ class Counting(CustomSlotSupplier):
             return SlotPermit()
 
     async def reserve_slot(self, ctx: Any) -> SlotPermit:
-        while (permit := self._take()) is None:
+        while (permit := self._take()) is None:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         return permit
 

@@ -54,7 +54,7 @@ else:
 async def process(stage: "Stage") -> Any:
     """A worker in a process of its own."""
     arguments = [stage.target, str(stage.policies), str(stage.state), stage.queue]
-    worker = subprocess.Popen([sys.executable, __file__, *arguments], cwd=ROOT)
+    worker = subprocess.Popen([sys.executable, __file__, *arguments], cwd=ROOT)  # noqa: ASYNC220
     try:
         yield worker
     finally:
@@ -71,7 +71,7 @@ async def killed(s: "Stage", folder: Path) -> tuple[Any, Path]:
         [file] = [path for path in (s.state / "journal").glob("*.db") if "decision" in kinds(path)]
         before = len(list(journal.read(file)))
         # The heartbeat is on the server, so the next attempt has something to resume at.
-        while not (await handle.describe()).raw_description.pending_activities[0].heartbeat_details.payloads:
+        while not (await handle.describe()).raw_description.pending_activities[0].heartbeat_details.payloads:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         worker.send_signal(signal.SIGKILL)
         worker.wait()

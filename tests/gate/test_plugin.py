@@ -89,6 +89,7 @@ async def test_workers_inherit_the_plugin_from_their_client_and_use_the_sandbox_
     assert {"decision", "receipt", "seal"} == {record.kind for record in s.records()}
 
 
+@pytest.mark.filterwarnings("ignore:The same plugin type")  # the SDK's own advice
 @pytest.mark.parametrize("where", ["twice on the client", "on client and worker"])
 async def test_the_same_plugin_registered_twice_decides_once(stage, where):
     s = await stage()
@@ -99,6 +100,7 @@ async def test_the_same_plugin_registered_twice_decides_once(stage, where):
     assert [record.kind for record in s.records()].count("decision") == 1
 
 
+@pytest.mark.filterwarnings("ignore:The same plugin type")  # the SDK's own advice
 async def test_two_different_plugins_are_refused(stage):
     s, other = await stage(), await stage()
     with pytest.raises(ConfigurationError, match="Two different"):

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -193,7 +192,6 @@ def test_policies_that_do_not_parse_are_refused_at_the_start(tmp_path: Path) -> 
 async def test_a_client_without_a_worker_starts_by_the_edited_policies(stage: Callable[..., Any]) -> None:
     s = await stage()
     await start_one(s, act)
-    time.sleep(0.01)
     s.write('permit(principal, action == Action::"other", resource);')
     with pytest.raises(Exception, match=r"workflow\.start"):
         await start_one(s, act)

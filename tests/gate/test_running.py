@@ -268,7 +268,7 @@ async def test_an_activity_that_never_heartbeats_is_cancelled(stage: Callable[..
 async def test_an_attempt_whose_body_swallows_the_cancellation_ends_all_the_same(stage: Callable[..., Any]) -> None:
     s = await stage()
     async with s.worker([OneActivity], BODIES):
-        handle = await start_one(s, stubborn, attempts=5, timeout=20)
+        handle = await start_one(s, stubborn, attempts=5, seconds=20)
         await eventually(lambda: deeds(handle.id))
         s.plugin.revoke(workflow=handle.id, reason="stop")
         failure = await failure_of(handle)
@@ -359,7 +359,7 @@ async def test_a_process_sees_that_it_is_cancelled_and_the_others_of_its_pool_go
             return int(payloads[0].data) if payloads else 0
 
         async def beats_beyond(count: int) -> int:
-            while (now := await beaten()) <= count:
+            while (now := await beaten()) <= count:  # noqa: ASYNC110 (the server is asked)
                 await asyncio.sleep(0.05)
             return now
 
@@ -873,7 +873,7 @@ async def test_timeouts_are_as_they_were(stage: Callable[..., Any], governed: bo
     s = await stage()
     client = s.client if governed else s.plain
     async with s.worker([OneActivity], BODIES, client=client):
-        slow = await start_one(s, sleeps, timeout=0.5, client=client)
+        slow = await start_one(s, sleeps, seconds=0.5, client=client)
         silent = await start_one(s, sleeps, heartbeat=0.5, client=client)
         types = []
         for handle in (slow, silent):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from cedarpy import PolicySet, pst
 
-from exequatur.policy.reads import argument_reads
+from exequatur.policy.reads import argument_reads, fact_reads
 
 
 def reads(condition: str) -> set[tuple[str, ...]]:
@@ -74,3 +74,33 @@ def test_a_node_of_a_later_cedar_reads_everything() -> None:
         policy.id, policy.effect, policy.principal, policy.action, policy.resource, clauses, policy.annotations
     )
     assert argument_reads([changed]) == {()}
+
+
+@pytest.mark.parametrize(
+    ("condition", "names"),
+    [
+        ("true", set()),
+        ("principal has run && principal.run == 1", set()),
+        ('context.run.workflow_type == "Refund"', {"run"}),
+        ("context has now && context.activity.attempt < 3", {"now", "activity"}),
+        ("context.args.amount > 5", {"args"}),
+        ('{"a": context.worker}.a.id == "w"', {"worker"}),
+        ("[context.run].contains(context.run)", {"run"}),
+        ("(if true then context else context).run.governed", None),
+        ("context == {}", None),
+        ('{"whole": context}.whole has run', None),
+    ],
+)
+def test_the_facts_that_a_condition_can_read(condition: str, names: set[str] | None) -> None:
+    text = f"permit(principal, action, resource) when {{ {condition} }};"
+    policies = PolicySet.from_str(text).to_pst().static_policies.values()
+    assert fact_reads(policies) == names
+
+
+def test_a_node_of_a_later_cedar_can_read_any_fact() -> None:
+    @dataclass(frozen=True)
+    class Tomorrow:
+        name: str
+
+    clauses: Any = (pst.When(Tomorrow("x")),)  # type: ignore[arg-type]
+    assert fact_reads([clauses]) is None
