@@ -409,6 +409,33 @@ async def test_arguments_that_a_rogue_workflow_worker_puts_behind_a_copied_reque
     assert deeds(rogue.id) == []
 
 
+@workflow.defn(name="One")
+class Other:
+    """What a rogue worker runs under the name ``One``: another activity with the same arguments."""
+
+    @workflow.run
+    async def run(self, what: str) -> str:
+        return await workflow.execute_activity(slow, what, start_to_close_timeout=TIMEOUT)
+
+
+@pytest.mark.rule("A3")
+async def test_a_request_for_one_activity_type_is_refused_for_another(stage):
+    s = await stage()
+    async with s.worker([One], queue=(queue := unique("queue"))):
+        honest = await s.start(One.run, "x", task_queue=queue)
+        headers = await scheduled(honest)
+    await honest.terminate()
+    async with (
+        s.worker([Other], client=s.plain, interceptors=[replacing(headers[0])], queue=queue),
+        s.worker(activities=ACTIVITIES, queue=queue),
+    ):
+        rogue = await s.start(Other.run, "x", client=s.plain, id=honest.id, task_queue=queue)
+        failure = await failure_of(rogue)
+    assert failure.type == "GrantRejected"
+    assert "activity type" in failure.message
+    assert deeds(rogue.id) == []
+
+
 @pytest.mark.rule("F4")
 async def test_a_request_is_good_for_one_activity_of_its_run(stage):
     s = await stage()
@@ -416,7 +443,7 @@ async def test_a_request_is_good_for_one_activity_of_its_run(stage):
         honest = await s.start(Twice.run, "x", task_queue=queue)
         headers = await scheduled(honest)
     await honest.terminate()
-    # The grant allows no second execution, so the rogue worker is given one that is the reset of the first (A8).
+    # The policies permit the reset for which the gate takes the second run (A8), and the grant has not been used (F5).
     async with (
         s.worker([Twice], client=s.plain, interceptors=[replacing(headers[0])], queue=queue),
         s.worker(activities=ACTIVITIES, queue=queue),

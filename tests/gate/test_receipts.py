@@ -261,12 +261,17 @@ async def test_under_observe_an_unproven_result_is_believed(stage):
 
 
 @pytest.mark.rule("W2")
-async def test_the_mode_and_recorded_queues_of_a_grant_for_another_workflow_are_not_believed(stage):
+@pytest.mark.parametrize("another", ["workflow id", "workflow type"])
+async def test_the_mode_and_recorded_queues_of_a_grant_for_another_workflow_are_not_believed(stage, another):
     s = await stage()
     lenient = {"mode": "observe", "recorded_queues": ("*",)}
-    copied = await s.grant("Steps", unique(), "x", **lenient)
+    workflow_id = unique()
+    if another == "workflow id":
+        copied = await s.grant("Steps", unique(), "x", **lenient)
+    else:
+        copied = await s.grant("Pair", workflow_id, "x", **lenient)
     async with s.worker([Steps]), s.worker(activities=[rogue(lambda what: "stolen"), second], client=s.plain):
-        handle = await s.start_with(headed(copied), Steps.run, "x")
+        handle = await s.start_with(headed(copied), Steps.run, "x", id=workflow_id)
         failure = await failure_of(handle)
     assert failure.type == "ReceiptRejected"
     assert deeds(handle.id) == ["rogue"]
