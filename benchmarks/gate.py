@@ -1,7 +1,7 @@
 """``make bench``: what the gate costs.
 
-Ungated and gated workers take turns against one server. Each is a process of its own, so that its CPU time (all threads)
-is the worker's alone. A third, gated worker is asked for the gate's latency, so that collecting it costs the others
+Ungated and gated workers take turns against one server. Each is a process of its own, so that its CPU time (all
+threads) is the worker's alone. A third, gated worker is asked for the gate's latency, so that collecting it costs the others
 nothing. The raw cost of the primitives is measured in the same run.
 """
 
@@ -19,6 +19,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
@@ -43,7 +44,7 @@ POLICIES = "\n".join(
     ]
 )
 PRINCIPAL = Principal("Agent", "payer")
-KINDS = {"sequential": (Sequential, 100), "fan-out": (FanOut, 100)}
+KINDS: dict[str, tuple[Any, int]] = {"sequential": (Sequential.run, 100), "fan-out": (FanOut.run, 100)}
 
 
 class WorkerProcess:
@@ -53,7 +54,8 @@ class WorkerProcess:
         self._process = process
 
     async def ask(self, question: str) -> str:
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.write(f"{question}\n".encode())
         return (await self._process.stdout.readline()).decode()
 
@@ -71,7 +73,8 @@ async def worker(target: str, queue: str, state: Path, *options: str) -> AsyncIt
         limit=2**24,
     )
     try:
-        assert process.stdout and process.stdin
+        assert process.stdout
+        assert process.stdin
         if (await process.stdout.readline()).strip() != b"ready":
             raise SystemExit("The worker did not start")
         yield WorkerProcess(process)
@@ -95,7 +98,7 @@ class Figures:
 async def run_once(client: Client, queue: str, kind: str, process: WorkerProcess, figures: Figures | None) -> None:
     run, count = KINDS[kind]
     before, began = await process.cpu(), time.perf_counter()
-    handle = await client.start_workflow(run.run, count, id=f"bench-{uuid.uuid4()}", task_queue=queue)
+    handle = await client.start_workflow(run, count, id=f"bench-{uuid.uuid4()}", task_queue=queue)
     await handle.result()
     took, used = time.perf_counter() - began, await process.cpu() - before
     if figures is not None:

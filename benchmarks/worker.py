@@ -1,7 +1,7 @@
 """A worker process of the benchmark: serves one task queue and answers questions on standard input.
 
-``cpu`` prints the CPU seconds of this process so far, all threads; ``latency`` prints the gate latencies in ms that were
-recorded since it was last asked, as a JSON list; the end of input stops the worker.
+``cpu`` prints the CPU seconds of this process so far, all threads; ``latency`` prints the gate latencies in ms that
+were recorded since it was last asked, as a JSON list; the end of input stops the worker.
 """
 
 from __future__ import annotations

@@ -883,3 +883,37 @@ async def test_heartbeats_and_results_carry_nothing_of_ours_to_the_workflow(stag
     history = await handle.fetch_history()
     closed = history.events[-1].workflow_execution_completed_event_attributes.result.payloads[0]
     assert not [key for key in closed.metadata if key.startswith(PREFIX)]
+
+
+@pytest.mark.rule("B4")
+async def test_a_process_sees_that_it_is_cancelled_and_the_others_of_its_pool_go_on_beating(
+    stage: Callable[..., Any], processes: dict[str, Any], tmp_path: Path
+) -> None:
+    s = await stage()
+    often = timedelta(milliseconds=100)
+    ended, stop = tmp_path / "ended", tmp_path / "stop"
+    async with s.worker(
+        [OneActivity], [in_process, beats_in_process], max_heartbeat_throttle_interval=often, **processes
+    ):
+        revoked = await start_one(s, in_process, str(ended), attempts=5, heartbeat=30)
+        spared = await start_one(s, beats_in_process, str(stop), heartbeat=30)
+
+        async def beaten() -> int:
+            pending = (await spared.describe()).raw_description.pending_activities
+            payloads = pending[0].heartbeat_details.payloads if pending else ()
+            return int(payloads[0].data) if payloads else 0
+
+        async def beats_beyond(count: int) -> int:
+            while (now := await beaten()) <= count:  # noqa: ASYNC110 (the server is asked)
+                await asyncio.sleep(0.05)
+            return now
+
+        before = await asyncio.wait_for(beats_beyond(0), 60)
+        await eventually(lambda: ended.exists() and ended.read_text() == "began")
+        s.plugin.revoke(workflow=revoked.id, reason="stop")
+        failure = await failure_of(revoked)
+        assert failure.type == "AuthorizationRevoked"
+        await eventually(lambda: ended.read_text() == "saw it")
+        await asyncio.wait_for(beats_beyond(before + 1), 10)
+        stop.touch()
+        assert await spared.result() > before

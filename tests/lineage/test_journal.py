@@ -513,7 +513,7 @@ def test_a_journal_on_read_only_storage_can_be_audited(tmp_path: Path) -> None:
 def test_a_missing_file_stops_everything_until_it_is_back(tmp_path: Path) -> None:
     seen: list[bool] = []
     with impatient(tmp_path / "j") as journal:
-        journal.on_health(lambda healthy: [][0])
+        journal.on_health(lambda healthy: {}[healthy])
         journal.on_health(seen.append)
         append(journal, b"before")
         with an_outage(journal):

@@ -185,7 +185,9 @@ def test_facts_cannot_replace_the_arguments() -> None:
 
 @pytest.mark.parametrize("facts", [{"x": None}, {"x": 1.5}, {"x": b""}, {"x": object()}, {"x": float("nan")}])
 def test_facts_that_cedar_cannot_read_deny(facts: dict[str, Any]) -> None:
-    refused = verdict("forbid(principal, action, resource) when { context has x && false };", by_parameter, 1, facts=facts)
+    refused = verdict(
+        "forbid(principal, action, resource) when { context has x && false };", by_parameter, 1, facts=facts
+    )
     assert not refused.allowed
     assert refused.errors
 

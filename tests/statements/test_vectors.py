@@ -33,7 +33,7 @@ def test_the_thumbprint_is_that_of_rfc_8037(key: SigningKey) -> None:
 def test_the_thumbprint_hashes_what_rfc_7638_says() -> None:
     # Required members only, in lexicographic order, without white space (RFC 7638, section 3).
     canonical = f'{{"crv":"Ed25519","kty":"OKP","x":"{X}"}}'
-    assert compact_json({"x": X, "kty": "OKP", "crv": "Ed25519"}) == canonical.encode()
+    assert compact_json({"crv": "Ed25519", "kty": "OKP", "x": X}) == canonical.encode()
     assert digest(canonical) == THUMBPRINT
 
 

@@ -76,8 +76,9 @@ class EmbeddedAuthority:
         )
         if not verdict.allowed:  # [I1]
             why = "; ".join([f"policy {ref.id}" for ref in verdict.policies] + list(verdict.errors))
+            why = why or "no policy permits the action workflow.start"
             raise AuthorizationDenied(
-                f"{principal} may not start {order.workflow_type}: {why or 'no policy permits the action workflow.start'}",
+                f"{principal} may not start {order.workflow_type}: {why}",
                 {"principal": str(principal), "policies": [ref.id for ref in verdict.policies]},
             )
         started_by = now + settings.start_within.total_seconds() + order.start_delay

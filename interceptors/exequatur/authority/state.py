@@ -61,7 +61,7 @@ def open_state(path: Path) -> State:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         _owner_only(path)
         with _locked(path):
-            issuer = _made_once(path / "issuer", lambda: f"dev:{secrets.token_hex(8)}".encode()).decode().strip()
+            issuer = _made_once(path / "issuer", f"dev:{secrets.token_hex(8)}".encode).decode().strip()
             folder = path / "keys"
             folder.mkdir(mode=0o700, exist_ok=True)
             _owner_only(folder)

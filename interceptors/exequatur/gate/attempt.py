@@ -2,8 +2,8 @@
 
 Rules, numbered as the code marks them. They are applied in this order; the first that is broken decides:
 
-A1  Work without our header is refused, unless its workflow type is listed in ``allow_ungoverned``; then its principal is
-    ``Unauthenticated`` and the policies decide.
+A1  Work without our header is refused, unless its workflow type is listed in ``allow_ungoverned``; then its principal
+    is ``Unauthenticated`` and the policies decide.
 A2  A partial or foreign set of our headers is refused (H1, H2, K1 to K4).
 A3  The request authorizes this very task (R1 to R14).
 A4  The grant has begun and has not ended (G4).
@@ -20,8 +20,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Literal
 
 from temporalio.activity import Info
@@ -94,7 +94,7 @@ class Attempt:
         """Digest of the arguments' payloads."""
         return payloads_digest(self.input)
 
-    @property
+    @cached_property
     def enforced(self) -> bool:
         info = self.info
         return not self.gate.settings.observes(info.namespace, info.task_queue, info.activity_type)
@@ -169,8 +169,8 @@ class Attempt:
             raise Refusal("An authorization header came with an activity that no workflow scheduled")
         elif info.workflow_type not in settings.allow_ungoverned:  # [A1]
             raise Refusal(
-                f"Workflow {info.workflow_id} ({info.workflow_type}) carries no grant; start it through a client with the "
-                "plugin, or list its type in allow_ungoverned"
+                f"Workflow {info.workflow_id} ({info.workflow_type}) carries no grant; start it through a client with "
+                "the plugin, or list its type in allow_ungoverned"
             )
         self._verified = True
 

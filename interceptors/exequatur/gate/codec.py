@@ -48,7 +48,8 @@ class ObservingCodec(PayloadCodec):
     def around(inner: PayloadCodec | None) -> ObservingCodec:
         """The codec to put around the user's.
 
-        One that takes no context costs the SDK a good deal less for each payload, so it takes one only if the user's does.
+        The SDK copies a converter that takes a context several times for each activity, so it takes one only if the
+        user's does.
         """
         return ContextualObservingCodec(inner) if isinstance(inner, WithSerializationContext) else ObservingCodec(inner)
 

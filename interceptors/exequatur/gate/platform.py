@@ -1,7 +1,7 @@
 """Checks, once at start, that the SDK has the private places that the gate relies on (DESIGN section 7).
 
-The dependency is bounded to one minor version of the SDK. Should a patch release move one of these, the plugin refuses to
-start instead of letting something run ungated.
+The dependency is bounded to one minor version of the SDK. Should a patch release move one of these, the plugin refuses
+to start instead of letting something run ungated.
 """
 
 from __future__ import annotations
@@ -41,6 +41,6 @@ def check_platform() -> None:
     missing = [f"{owner.__name__}.{name}" for owner, names in _NEEDED for name in names if not hasattr(owner, name)]
     if missing:
         raise ConfigurationError(
-            f"temporalio {temporalio.service.__version__} lacks {', '.join(missing)}, which the gate relies on; install "
-            "temporalio 1.35"
+            f"temporalio {temporalio.service.__version__} lacks {', '.join(missing)}, which the gate relies on; "
+            "install temporalio 1.35"
         )

@@ -1,7 +1,7 @@
 """What has been revoked: an append-only file that every process with the same state folder follows.
 
-A line is one revocation as JSON. The number of lines is the feed's version. :meth:`Revocations.add` returns when the line
-is on disk.
+A line is one revocation as JSON. The number of lines is the feed's version. :meth:`Revocations.add` returns when the
+line is on disk.
 """
 
 from __future__ import annotations

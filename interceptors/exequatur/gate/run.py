@@ -1,7 +1,7 @@
 """A governed run, as its own workflow code sees it: the grant it was started with, its chain, and its verdicts.
 
-Everything here runs inside the workflow sandbox. What replay must repeat (the chain, the verdict on a receipt, the run's
-modes) depends only on what history records: the start header, results, and anchors that are only ever added. What is
+Everything here runs inside the workflow sandbox. What replay must repeat (the chain, the verdict on a receipt, the
+run's modes) depends only on what history records: the start header, results, and anchors that are only ever added. What is
 signed but never recomputed (times, names, digests) may use the worker's own knowledge, and is made only when the
 workflow is not replaying.
 
@@ -14,11 +14,13 @@ W3  A key that is not known yet is no verdict: the workflow task fails and is tr
 W4  A first run started in time, with the input that was granted.
 W5  A run that continues another came with that run's seal, which names its type, queue and input.
 W6  A retry or a cron run is one that the grant may be used again for.
+W7  A run with a delegation is a child of the workflow that delegated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
@@ -47,6 +49,7 @@ from exequatur.statements.verification import Chain, Credentials, Scope, matches
 
 _KNOWN = 4
 """How many credentials a request names as known; a worker renews its own once in a while."""
+_CORE = tuple(RequestCore.model_fields)
 
 
 class GovernedRun:
@@ -173,7 +176,7 @@ class GovernedRun:
         workload, info = self.gate.workload, self._info
         request = workload.sign(
             Request(
-                **core.model_dump(),
+                **{name: getattr(core, name) for name in _CORE},
                 iss=workload.id,
                 jti=core.hash(),
                 iat=round(workflow.time(), 3),
@@ -187,7 +190,7 @@ class GovernedRun:
                 knows=tuple(short_digest(each.digest) for each in self.receivers.latest(_KNOWN)),
                 activity_id=activity_id,
                 local=local,
-                start_fault=self.start_fault(),
+                start_fault=self.start_fault,
             )
         )
         kept = [*self.tokens, workload.credential.text]
@@ -204,8 +207,9 @@ class GovernedRun:
         self.seen.append(seq)
         self.head = fold(self.head, "receipt", receipt_digest)
 
+    @cached_property
     def start_fault(self) -> str | None:
-        """W4 to W6, from what this worker sees now. Never part of what replay repeats."""
+        """W4 to W7, from what this worker sees now. Never part of what replay repeats."""
         if self.fault or self.chain is None:
             return (self.fault or "the grant does not verify")[:400]
         info, chain, leaf = self._info, self.chain, self.chain.authorization
@@ -216,8 +220,7 @@ class GovernedRun:
                 seal = verify_seal(self._seal, self._credentials, chain, workflow_type=info.workflow_type).claims
             except StatementError as err:
                 return str(err)[:400]
-            assert seal.next is not None
-            granted_input = seal.next.input
+            granted_input = seal.next.input if seal.next else ""
             # A retry continues the attempt before it, and a cron run the run before it; both keep the header.
             first = info.attempt == 1 and leaf.reuse not in ("cron", "schedule")
             if first and seal.run_id != info.continued_run_id:  # [W5]
@@ -226,22 +229,23 @@ class GovernedRun:
             return "it continues another run without that run's seal"
         elif not info.continued_run_id and info.attempt == 1:
             leeway = self.gate.settings.clock_leeway.total_seconds()
-            begins, ends = self._start_window(leaf)
+            begins, ends = self._start_window(chain)
             if not begins - leeway <= started <= ends + leeway:  # [W4]
                 return "it was started too long after the grant was issued, or before"
             if leaf.workflow_type != info.workflow_type:
                 return f"the grant starts {leaf.workflow_type}"
+        if chain.delegations and (info.parent is None or info.parent.workflow_id != chain.delegator):  # [W7]
+            return "its delegation comes from another workflow than its parent"
         if info.attempt > 1 and leaf.reuse == "once":  # [W6]
             return "the grant is for one attempt of the workflow and this is another"
         if self._observed_input() != granted_input:  # [W4]
             return "its input is not the one that was granted"
         return None
 
-    def _start_window(self, leaf: WorkflowAuthorization) -> tuple[float, float]:
-        claims = self.chain.leaf.claims if self.chain else None
-        if isinstance(claims, Grant):
-            return claims.iat, claims.start_by
-        assert isinstance(claims, Delegation)
+    def _start_window(self, chain: Chain) -> tuple[float, float]:
+        if not chain.delegations:
+            return chain.grant.claims.iat, chain.grant.claims.start_by
+        claims = chain.delegations[-1].claims
         return claims.iat, claims.iat + self.gate.settings.schedule_bound.total_seconds()
 
     def _observed_input(self) -> str:

@@ -263,7 +263,7 @@ class _Receiver:
         self._fail(error)
 
     def _report(self, problem: str) -> None:
-        """Count and log. The SDK resolves handles outside of the workflow's event loop, where ``workflow`` is no help."""
+        """Count and log. The SDK resolves handles outside of the workflow's event loop, where ``workflow`` cannot help."""
         if not self._handle._instance.workflow_is_replaying():
             self._run.gate.metrics.receipt_rejected(self._core.activity_type, enforced=self._run.enforced)
             logger.warning(
@@ -274,17 +274,17 @@ class _Receiver:
             )
 
     def _rejection(self, problem: str) -> ActivityError:
-        input = self._handle._input
+        asked = self._handle._input
         error = ActivityError(
             "Activity result refused",
             scheduled_event_id=0,
             started_event_id=0,
             identity="",
-            activity_type=input.activity,
-            activity_id=input.activity_id or str(self._handle._seq),
+            activity_type=asked.activity,
+            activity_id=asked.activity_id or str(self._handle._seq),
             retry_state=None,
         )
-        error.__cause__ = ReceiptRejected(f"The result of {input.activity} is not proven: {problem}")
+        error.__cause__ = ReceiptRejected(f"The result of {asked.activity} is not proven: {problem}")
         return error
 
 

@@ -47,7 +47,8 @@ class CredentialIssuer(Protocol):
 class Workload:
     """Signs on behalf of this process.
 
-    The credential is renewed at half its life. One that cannot be renewed is used until it ends and not a moment longer.
+    The credential is renewed at half its life. One that cannot be renewed is used until it ends and not a moment
+    longer.
     """
 
     def __init__(self, issuer: CredentialIssuer) -> None:

@@ -149,7 +149,7 @@ def read(path: Path) -> Iterator[Record]:
     Raises:
         JournalError: The file is missing, unreadable, not a journal, or holds a value of a wrong type.
     """
-    with _failures_named(path), closing(_connect_to_read(path)) as db:
+    with _FailuresNamed(path), closing(_connect_to_read(path)) as db:
         log_id = _log_id(db, path)
         for row in db.execute(f"{_SELECT} ORDER BY idx"):
             yield _record(log_id, row, path)
@@ -167,11 +167,11 @@ def verify(path: Path) -> int:
     Raises:
         JournalError: The first record that does not follow from those before it is named; or as for :func:`read`.
     """
-    with _failures_named(path), closing(_connect_to_read(path)) as db:
+    with _FailuresNamed(path), closing(_connect_to_read(path)) as db:
         return _whole(db, _log_id(db, path), path)[0]
 
 
-class _failures_named:
+class _FailuresNamed:
     """Turns what SQLite and the system raise into a JournalError that names the file and the next step."""
 
     def __init__(self, path: Path, next_step: str = "") -> None:
@@ -307,7 +307,7 @@ class Journal:
         self._retry_at = 0.0
         self._db = self._connect(new=True)
         try:
-            with _failures_named(path):
+            with _FailuresNamed(path):
                 self._log_id = _log_id(self._db, path)
                 self._size, self._head = _tail(self._db, self._log_id, path)
                 self._trial()
@@ -328,7 +328,7 @@ class Journal:
         Raises:
             JournalError: The folder or the file in it cannot be used; the message names it and the next step.
         """
-        with _failures_named(folder, "name a folder that this user can write"):
+        with _FailuresNamed(folder, "name a folder that this user can write"):
             if not folder.is_dir():
                 folder.mkdir(mode=0o700, parents=True)
                 _sync_folder(folder.parent)
@@ -649,7 +649,7 @@ class Journal:
         self._announce(True)
 
     def _connect(self, *, new: bool) -> sqlite3.Connection:
-        with _failures_named(self._path):
+        with _FailuresNamed(self._path):
             if new:
                 _make_private(self._path)
             uri = f"{self._path.absolute().as_uri()}?mode=rw"

@@ -125,7 +125,7 @@ def _decide(
 def _context(
     bundle: PolicyBundle, action_id: str, arguments: Conversion, facts: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    """What Cedar is given: the part of the context that can make a difference. Converting it costs more than deciding."""
+    """What Cedar is given: the part of the context that can make a difference. Converting costs more than deciding."""
     context = {**facts, "args": arguments.value}
     read = bundle.fact_reads(action_id)
     return context if read is None else {name: value for name, value in context.items() if name in read}

@@ -10,6 +10,8 @@ import json
 import re
 from typing import Any, NoReturn
 
+from pydantic_core import to_json
+
 _BASE64URL = re.compile(r"(?:[A-Za-z0-9_-]{4})*(?:[A-Za-z0-9_-][AQgw]|[A-Za-z0-9_-]{2}[AEIMQUYcgkosw048])?\Z")
 """Whole groups, and a last one whose unused bits are zero (RFC 4648, section 3.5)."""
 _TO_URL = bytes.maketrans(b"+/", b"-_")
@@ -37,12 +39,13 @@ def digest(data: bytes | str) -> str:
     return to_base64url(hashlib.sha256(data.encode() if isinstance(data, str) else data).digest())
 
 
-_ENCODER = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=False, allow_nan=False)
-
-
 def compact_json(value: Any) -> bytes:
-    """JSON without white space, keys sorted, non-ASCII characters as UTF-8."""
-    return _ENCODER.encode(value).encode()
+    """JSON without white space, members in the order given, non-ASCII characters as UTF-8.
+
+    Raises:
+        ValueError: ``value`` has a part that is not JSON, or text that is not UTF-8.
+    """
+    return to_json(value)
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def verify_request(
     credentials.verify(  # [R3]
         request, "request", Scope(chain.site, namespace=task.namespace)
     )
-    if claims.jti != core_of(claims).hash():
+    if claims.jti != claims.hash():
         raise StatementError("R4", "The request's jti is not the hash of its core")
     if claims.grant != chain.leaf.digest:
         raise StatementError("R5", "The request stands on another grant or delegation than the one that came along")

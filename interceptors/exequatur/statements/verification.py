@@ -1,7 +1,7 @@
 """Who may have said it, and does it hang together: credentials, grants, delegations, seals and heartbeat marks.
 
-Pure functions over bytes: no clock, no file, no network. What is recorded decides, so the same bytes always get the same
-answer; only :func:`check_current` takes a time. Rules V are in :mod:`exequatur.statements.jws`, T in
+Pure functions over bytes: no clock, no file, no network. What is recorded decides, so the same bytes always get the
+same answer; only :func:`check_current` takes a time. Rules V are in :mod:`exequatur.statements.jws`, T in
 :mod:`exequatur.statements.trust`.
 
 Credential, for a statement that a worker signed:
@@ -168,6 +168,12 @@ class Chain:
     @property
     def authorization(self) -> WorkflowAuthorization:
         return self.leaf.claims.authorization
+
+    @property
+    def delegator(self) -> str:
+        """Id of the workflow that the leaf was handed down by; without delegations, that of the grant."""
+        before = self.delegations[-2] if len(self.delegations) > 1 else self.grant
+        return before.claims.authorization.workflow_id
 
     @property
     def expires(self) -> float:
