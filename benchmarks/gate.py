@@ -1,8 +1,8 @@
 """``make bench``: what the gate costs.
 
 Ungated and gated workers take turns against one server. Each is a process of its own, so that its CPU time (all
-threads) is the worker's alone. A third, gated worker is asked for the gate's latency, so that collecting it costs the others
-nothing. The raw cost of the primitives is measured in the same run.
+threads) is the worker's alone. A third, gated worker is asked for the gate's latency, so that collecting it costs the
+others nothing. The raw cost of the primitives is measured in the same run.
 """
 
 from __future__ import annotations

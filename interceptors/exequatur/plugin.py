@@ -12,6 +12,7 @@ from typing import Any
 import temporalio.activity
 import temporalio.client
 import temporalio.worker
+import temporalio.worker._worker
 from temporalio.api.common.v1 import Payload
 from temporalio.client import ClientConfig, WorkflowHistory
 from temporalio.common import HeaderCodecBehavior, RawValue
@@ -31,7 +32,6 @@ from temporalio.worker import (
     WorkflowReplayResult,
     WorkflowRunner,
 )
-from temporalio.worker._worker import _warn_if_activity_executor_max_workers_is_inconsistent
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from exequatur.authority.embedded import EmbeddedAuthority
@@ -285,7 +285,7 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
     def _gate_slots(self, config: WorkerConfig) -> None:
         """Let the worker take activity tasks only while it can authorize."""
         # The SDK warns of too few threads from numbers that it does not see behind a slot supplier of ours.
-        _warn_if_activity_executor_max_workers_is_inconsistent(config)
+        temporalio.worker._worker._warn_if_activity_executor_max_workers_is_inconsistent(config)
         tuner = config.get("tuner") or WorkerTuner.create_fixed(
             workflow_slots=config.pop("max_concurrent_workflow_tasks", None),
             activity_slots=config.pop("max_concurrent_activities", None),
@@ -320,8 +320,16 @@ class _Interceptor(temporalio.client.Interceptor, temporalio.worker.Interceptor)
         self._workflow_class = type("GovernedWorkflowInbound", (WorkflowInbound,), {"gate": plugin.gate})
 
     def intercept_client(self, next: temporalio.client.OutboundInterceptor) -> temporalio.client.OutboundInterceptor:
+        """Stand right before the SDK: what is granted is what is sent, and no other interceptor sees us change it."""
         plugin = self.plugin
-        return ClientOutbound(next, plugin._issuer, lambda: plugin._principal, plugin._serving.refresh)
+        before, innermost = None, next
+        while hasattr(innermost, "next"):
+            before, innermost = innermost, innermost.next
+        ours = ClientOutbound(innermost, plugin._issuer, lambda: plugin._principal, plugin._serving.refresh)
+        if before is None:
+            return ours
+        before.next = ours
+        return next
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
         return ActivityInbound(next, self.plugin.gate)

@@ -137,7 +137,7 @@ def test_an_auditor_recomputes_the_heads_from_the_documented_layout(tmp_path: Pa
             "INSERT INTO records SELECT -1, at, kind, request, run, attempt, body, head FROM records WHERE idx = 0",
             0,
         ),
-        ("UPDATE meta SET value = '00000000000000000000000000000000' WHERE name = 'log_id'", 0),
+        ("UPDATE meta SET value = '0000000000000000' WHERE name = 'log_id'", 0),
     ],
 )
 def test_an_edited_journal_names_the_first_record_that_is_wrong(tmp_path: Path, statement: str, bad: int) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 from temporalio.client import (
     Client,
@@ -23,6 +23,8 @@ from exequatur.gate.wire import START_HEADER, payloads_digest, start_header
 from exequatur.identity.acting import acting_principal
 from exequatur.identity.principal import Principal
 from exequatur.statements.models import Reuse
+
+Start = TypeVar("Start", StartWorkflowInput, UpdateWithStartStartWorkflowInput)
 
 
 @dataclass(frozen=True)
@@ -70,18 +72,18 @@ class ClientOutbound(OutboundInterceptor):
         self._refresh = refresh
 
     async def start_workflow(self, input: StartWorkflowInput) -> WorkflowHandle[Any, Any]:
-        await self._grant(input)
-        return await super().start_workflow(input)
+        return await super().start_workflow(await self._granted(input))
 
     async def start_update_with_start_workflow(
         self, input: StartWorkflowUpdateWithStartInput
     ) -> WorkflowUpdateHandle[Any]:
-        await self._grant(input.start_workflow_input)
-        return await super().start_update_with_start_workflow(input)
+        start = await self._granted(input.start_workflow_input)
+        return await super().start_update_with_start_workflow(replace(input, start_workflow_input=start))
 
-    async def _grant(self, input: StartWorkflowInput | UpdateWithStartStartWorkflowInput) -> None:
+    async def _granted(self, input: Start) -> Start:
+        """A copy of the input with a grant; the caller's own stays as it was."""
         if START_HEADER in input.headers:
-            return
+            return input
         principal = acting_principal() or self._default_principal()
         if principal is None:
             raise AuthorizationDenied(
@@ -92,7 +94,6 @@ class ClientOutbound(OutboundInterceptor):
         context = WorkflowSerializationContext(namespace=client.namespace, workflow_id=input.id)
         converter = client.data_converter.with_context(context).payload_converter
         payloads = converter.to_payloads(input.args) if input.args else []
-        input.args = [RawValue(payload) for payload in payloads]
         await self._refresh()
         reuse: Reuse = "cron" if input.cron_schedule else "retry" if input.retry_policy else "once"
         grant = await self._issuer.issue_grant(
@@ -107,12 +108,14 @@ class ClientOutbound(OutboundInterceptor):
                 start_delay=input.start_delay.total_seconds() if input.start_delay else 0.0,
             )
         )
-        input.headers = {**input.headers, START_HEADER: start_header([grant])}
+        return replace(
+            input,
+            args=[RawValue(payload) for payload in payloads],
+            headers={**input.headers, START_HEADER: start_header([grant])},
+        )
 
     def _client(self) -> Client:
-        """The client whose calls this interceptor sees: the innermost interceptor, the SDK's own, knows it."""
-        innermost: Any = self
-        while hasattr(innermost, "next"):
-            innermost = innermost.next
-        client: Client = innermost._client
+        """The client whose calls this interceptor sees; the SDK's own interceptor, which comes next, knows it."""
+        sdk: Any = self.next
+        client: Client = sdk._client
         return client

@@ -9,6 +9,7 @@ from __future__ import annotations
 import temporalio.activity
 import temporalio.service
 import temporalio.worker._activity as activity_worker
+import temporalio.worker._worker as worker
 import temporalio.worker._workflow_instance as workflow_worker
 from temporalio.worker import WorkerTuner
 
@@ -19,6 +20,7 @@ _NEEDED = (
     (workflow_worker._WorkflowInstanceImpl, ("_convert_payloads", "_make_workflow_input")),
     (temporalio.activity._Context, ("current", "payload_converter")),
     (temporalio.activity._Definition, ("from_callable", "must_from_callable")),
+    (worker, ("_warn_if_activity_executor_max_workers_is_inconsistent",)),
     (activity_worker._ThreadExceptionRaiser, ("raise_in_thread", "shielded")),
     (
         WorkerTuner,

@@ -1,8 +1,8 @@
 """A governed run, as its own workflow code sees it: the grant it was started with, its chain, and its verdicts.
 
 Everything here runs inside the workflow sandbox. What replay must repeat (the chain, the verdict on a receipt, the
-run's modes) depends only on what history records: the start header, results, and anchors that are only ever added. What is
-signed but never recomputed (times, names, digests) may use the worker's own knowledge, and is made only when the
+run's modes) depends only on what history records: the start header, results, and anchors that are only ever added. What
+is signed but never recomputed (times, names, digests) may use the worker's own knowledge, and is made only when the
 workflow is not replaying.
 
 Rules, numbered as the code marks them:

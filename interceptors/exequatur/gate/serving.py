@@ -60,6 +60,7 @@ class Serving:
 
         Raises:
             JournalError: The evidence journal cannot be opened.
+            ConfigurationError: The worker can never be credentialed as it is.
         """
         with self._shared():
             watchdog = asyncio.ensure_future(self._watchdog())
@@ -73,10 +74,10 @@ class Serving:
         with self._lock:
             if self._workers == 0:
                 self._start()
-            # Before the worker polls: what it does is to be covered by the credential.
-            self._renew()
             self._workers += 1
         try:
+            # Before the worker polls: what it does is to be covered by the credential.
+            self._renew()
             yield
         finally:
             with self._lock:

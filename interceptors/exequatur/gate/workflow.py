@@ -15,6 +15,7 @@ X4  An unknown key is no verdict: the workflow task fails and is tried again.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn, cast
@@ -101,11 +102,11 @@ class WorkflowOutbound(WorkflowOutboundInterceptor):
         self._run = run
 
     def start_activity(self, input: StartActivityInput) -> workflow.ActivityHandle[Any]:
-        queue = input.task_queue or workflow.info().task_queue
+        queue = input.task_queue or self.next.info().task_queue
         return self._schedule(input, self.next.start_activity, queue, local=False)
 
     def start_local_activity(self, input: StartLocalActivityInput) -> workflow.ActivityHandle[Any]:
-        return self._schedule(input, self.next.start_local_activity, workflow.info().task_queue, local=True)
+        return self._schedule(input, self.next.start_local_activity, self.next.info().task_queue, local=True)
 
     def _schedule(
         self,
@@ -115,10 +116,11 @@ class WorkflowOutbound(WorkflowOutboundInterceptor):
         *,
         local: bool,
     ) -> workflow.ActivityHandle[Any]:
-        run, info = self._run, workflow.info()
+        run, info = self._run, self.next.info()
         if run.unreadable:  # [X1]
             raise GrantRejected(f"The start header of this run cannot be read: {run.unreadable}")
         core = run.next_core(input.activity)
+        input = dataclasses.replace(input)  # a user's interceptor in front may still look at what it passed on
         converter = _converter(
             ActivitySerializationContext(
                 namespace=info.namespace,
@@ -146,9 +148,10 @@ class WorkflowOutbound(WorkflowOutboundInterceptor):
         return handle
 
     async def start_child_workflow(self, input: StartChildWorkflowInput) -> workflow.ChildWorkflowHandle[Any, Any]:
-        run, info = self._run, workflow.info()
+        run, info = self._run, self.next.info()
         if run.unreadable:  # [X1]
             raise GrantRejected(f"The start header of this run cannot be read: {run.unreadable}")
+        input = dataclasses.replace(input)
         if not workflow.unsafe.is_replaying():
             converter = _converter(WorkflowSerializationContext(namespace=info.namespace, workflow_id=input.id))
             payloads = converter.to_payloads(input.args) if input.args else []
@@ -165,7 +168,8 @@ class WorkflowOutbound(WorkflowOutboundInterceptor):
         return await super().start_child_workflow(input)
 
     def continue_as_new(self, input: ContinueAsNewInput) -> NoReturn:
-        run, info = self._run, workflow.info()
+        run, info = self._run, self.next.info()
+        input = dataclasses.replace(input)
         if not workflow.unsafe.is_replaying() and not run.unreadable:
             try:
                 payloads = workflow.payload_converter().to_payloads(input.args) if input.args else []
@@ -263,7 +267,7 @@ class _Receiver:
         self._fail(error)
 
     def _report(self, problem: str) -> None:
-        """Count and log. The SDK resolves handles outside of the workflow's event loop, where ``workflow`` cannot help."""
+        """Count and log. The SDK resolves handles outside of the workflow's event loop, where ``workflow`` is no use."""
         if not self._handle._instance.workflow_is_replaying():
             self._run.gate.metrics.receipt_rejected(self._core.activity_type, enforced=self._run.enforced)
             logger.warning(

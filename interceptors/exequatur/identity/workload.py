@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from exequatur.errors import ExequaturError
+from exequatur.errors import ConfigurationError, ExequaturError
 from exequatur.statements.jws import Token, parse, sign
 from exequatur.statements.keys import SigningKey
 from exequatur.statements.models import PublicKey, Role, Statement, WorkloadCredential
@@ -86,6 +86,9 @@ class Workload:
 
         Args:
             now: Seconds since 1970.
+
+        Raises:
+            ConfigurationError: This worker can never be credentialed as it is.
         """
         held = self._credential
         if self.valid(now) and held and now < held.claims.iat + (held.claims.exp - held.claims.iat) / 2:
@@ -97,6 +100,9 @@ class Workload:
             )
             try:
                 self._credential = parse(self._issuer.issue_credential(order), WorkloadCredential)
+            except ConfigurationError as err:
+                self.problem = str(err)
+                raise
             except ExequaturError as err:
                 self.problem = str(err)
             else:
