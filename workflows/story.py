@@ -13,7 +13,7 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from exequatur import AuthorizationPlugin, Principal, acting_as
-from exequatur.lineage import journal
+from exequatur.lineage.record import read, verify
 from workflows import rogue
 from workflows.activities import Deletion, Export, Migration, Refund
 from workflows.agent import LedgerMigration, Step
@@ -218,7 +218,7 @@ async def observed_agent(stage: Stage) -> Outcome:
 async def evidence(stage: Stage) -> Outcome:
     stage.say("Every run can be read again, and so can every decision; each journal is a chain that recomputes.")
     histories = {path.stem for path in (stage.folder / "histories").glob("*.json")}
-    records = sum(journal.verify(path) for path in stage.journals)
+    records = sum(verify(path) for path in stage.journals)
     undecided = histories - {decision["workflow_id"] for decision in _decisions(stage)}
     stage.fact(f"histories: {stage.folder / 'histories'}")
     stage.fact(f"evidence:  {stage.folder / 'state' / 'journal'}")
@@ -230,9 +230,7 @@ async def evidence(stage: Stage) -> Outcome:
 
 
 def _decisions(stage: Stage) -> list[dict[str, Any]]:
-    return [
-        json.loads(record.body) for path in stage.journals for record in journal.read(path) if record.kind == "decision"
-    ]
+    return [json.loads(record.body) for path in stage.journals for record in read(path) if record.kind == "decision"]
 
 
 def _refused(ending: Ending, policy: str, *, unchanged: bool, what: str) -> Outcome:

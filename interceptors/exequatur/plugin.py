@@ -156,9 +156,14 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
             The version of the revocation feed.
 
         Raises:
-            ConfigurationError: Nothing is named, or everything and something.
+            ConfigurationError: Nothing is named, or everything and something, or the principal is not ``Type::"id"``.
             ExequaturError: It could not be written; nothing was revoked.
         """
+        if isinstance(principal, str):
+            try:
+                principal = Principal.parse(principal)
+            except ValueError as err:
+                raise ConfigurationError(f"Nothing was revoked: {err}") from err
         return self.gate.revocations.add(
             revocation(
                 grant=grant,

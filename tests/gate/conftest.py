@@ -31,7 +31,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from exequatur import AuthorizationPlugin, Principal, Settings
 from exequatur.gate.client import GrantOrder
 from exequatur.gate.wire import ACTIVITY_HEADER, RECEIPT, START_HEADER, payloads_digest, start_header
-from exequatur.lineage import journal
+from exequatur.lineage.record import read
 from exequatur.statements.jws import Token, parse, sign
 from exequatur.statements.keys import Signer
 from exequatur.statements.models import Grant, Receipt, Reuse, Statement
@@ -270,12 +270,12 @@ class Stage:
             changes["authorization_details"] = (claims.authorization.model_copy(update=dict(authorization)),)
         return sign(claims.model_copy(update=changes), signer or issuer._state.grant_key)
 
-    def records(self, kind: str | None = None) -> list[journal.Record]:
+    def records(self, kind: str | None = None) -> list[Record]:
         """What all evidence journals of the state folder hold."""
         return [
             record
             for file in sorted((self.state / "journal").glob("*.db"))
-            for record in journal.read(file)
+            for record in read(file)
             if kind in (None, record.kind)
         ]
 

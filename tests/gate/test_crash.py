@@ -20,7 +20,8 @@ from temporalio.worker import Worker
 
 from exequatur import AuthorizationPlugin
 from exequatur.errors import JournalError, ReplayedRequestError
-from exequatur.lineage import journal
+from exequatur.lineage.journal import Journal
+from exequatur.lineage.record import read, verify
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,20 +70,20 @@ async def killed(s: "Stage", folder: Path) -> tuple[Any, Path]:
         await eventually((folder / "attempt-1").exists)
         assert int((folder / "attempt-1").read_text()) == worker.pid
         [file] = [path for path in (s.state / "journal").glob("*.db") if "decision" in kinds(path)]
-        before = len(list(journal.read(file)))
+        before = len(list(read(file)))
         # The heartbeat is on the server, so the next attempt has something to resume at.
         while not (await handle.describe()).raw_description.pending_activities[0].heartbeat_details.payloads:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         worker.send_signal(signal.SIGKILL)
         worker.wait()
-    assert journal.verify(file) >= before
+    assert verify(file) >= before
     assert kinds(file).count("decision") == 1
     return handle, file
 
 
 def kinds(path: Path) -> list[str]:
     try:
-        return [record.kind for record in journal.read(path)]
+        return [record.kind for record in read(path)]
     except JournalError:
         return []
 
@@ -93,14 +94,14 @@ async def test_a_worker_killed_in_mid_activity_loses_no_decision_and_another_goe
     s = await stage()
     async with s.worker([OneActivity], (), no_remote_activities=True):
         handle, file = await killed(s, tmp_path)
-        log = next(journal.read(file)).log_id
+        log = next(read(file)).log_id
         async with process(s) as second:
             assert await asyncio.wait_for(handle.result(), 40) == "resumed at ['page 7']"
             assert int((tmp_path / "attempt-2").read_text()) == second.pid
             # The new process took the journal over: one log, both decisions, one chain.
             await eventually(lambda: kinds(file).count("receipt") == 1)
-    assert journal.verify(file) == 3
-    records = list(journal.read(file))
+    assert verify(file) == 3
+    records = list(read(file))
     assert {record.log_id for record in records} == {log}
     assert [(record.kind, record.attempt) for record in records[:2]] == [("decision", 1), ("decision", 2)]
     assert records[0].request == records[1].request
@@ -111,10 +112,10 @@ async def test_a_request_that_a_killed_worker_used_stays_used(stage: Callable[..
     async with s.worker([OneActivity], (), no_remote_activities=True):
         handle, file = await killed(s, tmp_path)
         await handle.terminate()
-        decision = next(record for record in journal.read(file) if record.kind == "decision")
+        decision = next(record for record in read(file) if record.kind == "decision")
         used = {"request": decision.request, "run": decision.run, "attempt": decision.attempt}
         # The first journal is still in use, so this is the killed worker's.
-        with journal.Journal.open(file.parent) as opened:
+        with Journal.open(file.parent) as opened:
             assert opened.log_id == decision.log_id
             with pytest.raises(ReplayedRequestError):
                 await opened.append_decision(b"{}", **used)

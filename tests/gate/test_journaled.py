@@ -12,7 +12,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from exequatur.gate.wire import ACTIVITY_HEADER
-from exequatur.lineage import journal
+from exequatur.lineage.record import read, verify
 from exequatur.statements.jws import parse
 from exequatur.statements.models import Receipt, Request, Seal
 from exequatur.statements.packing import unpack
@@ -28,7 +28,7 @@ def _looked_up(folder: str) -> list[str]:
     return [
         record.kind
         for file in Path(folder).glob("*.db")
-        for record in journal.read(file)
+        for record in read(file)
         if (info.workflow_id or "").encode() in record.body and record.attempt == info.attempt
     ]
 
@@ -149,7 +149,7 @@ async def test_seals_are_on_record_and_the_whole_log_verifies(stage: Callable[..
     assert {seal.workflow_id for seal in seals} == {handle.id for handle in handles}
     assert {seal.outcome for seal in seals} == {"completed"}
     [file] = (s.state / "journal").glob("*.db")
-    assert journal.verify(file) == len(s.records()) == 15
+    assert verify(file) == len(s.records()) == 15
 
 
 async def test_no_argument_result_or_detail_is_written_or_logged(
@@ -207,4 +207,4 @@ async def test_a_journal_that_stops_between_decision_and_receipt_keeps_the_recei
             writer.path.with_suffix(".aside").rename(writer.path)
             await eventually(lambda: writer.healthy)
     assert [receipt.outcome for receipt in s.statements("receipt", Receipt)] == ["completed"]
-    assert journal.verify(writer.path) == 3
+    assert verify(writer.path) == 3

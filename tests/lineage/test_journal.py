@@ -23,7 +23,8 @@ import pytest
 
 from exequatur.errors import JournalError, ReplayedRequestError
 from exequatur.lineage import journal as journal_module
-from exequatur.lineage.journal import Entry, Journal, read, verify
+from exequatur.lineage.journal import Journal
+from exequatur.lineage.record import Entry, read, verify
 
 INTERCEPTORS = Path(__file__).parents[2] / "interceptors"
 NOBODY = 65534
@@ -743,7 +744,8 @@ def test_a_file_that_may_not_grow_stops_the_journal_until_it_may(tmp_path: Path)
 import asyncio, resource, sys, time
 from pathlib import Path
 from exequatur.errors import JournalError
-from exequatur.lineage.journal import Journal, verify
+from exequatur.lineage.journal import Journal
+from exequatur.lineage.record import verify
 with Journal.open(Path(sys.argv[1]), retry_interval=0.02) as journal:
     append = lambda: asyncio.run(journal.append("receipt", b"x" * 4000))
     append()

@@ -44,7 +44,7 @@ from exequatur.gate.gate import Gate
 from exequatur.gate.heartbeat import sign_details
 from exequatur.gate.running import Running
 from exequatur.gate.wire import RECEIPT, payloads_digest, without_ours
-from exequatur.lineage.journal import Entry
+from exequatur.lineage.record import Entry
 from exequatur.policy.arguments import ActivitySignature
 from exequatur.statements.encoding import compact_json, digest
 from exequatur.statements.jws import Token
@@ -317,9 +317,14 @@ class ActivityOutbound(ActivityOutboundInterceptor):
         self.next.heartbeat(*details)
 
 
-@lru_cache(maxsize=4096)
 def _described(fn: Callable[..., Any]) -> tuple[ActivitySignature, bool]:
     """An activity's signature, and whether it is dynamic: then its one argument is the list of raw values."""
+    # An object with __call__ need not have a hash.
+    return _described_once(fn) if getattr(type(fn), "__hash__", None) else _described_once.__wrapped__(fn)
+
+
+@lru_cache(maxsize=4096)
+def _described_once(fn: Callable[..., Any]) -> tuple[ActivitySignature, bool]:
     definition = temporalio.activity._Definition.from_callable(fn)
     return ActivitySignature.of(fn), definition is not None and not definition.name
 

@@ -102,7 +102,8 @@ class Attempt:
     def judge(self) -> Judgement:
         """Decide now. Never raises."""
         gate, now = self.gate, self.gate.clock()
-        policy, epoch = gate.policy, gate.epoch
+        # The epoch first: a policy that is put in force between the two must not be missed later.
+        epoch, policy = gate.epoch, gate.policy
         base = Judgement("none", None, None, policy.bundle.digest, policy.sequence, epoch, now)
         try:
             self._verify()

@@ -63,7 +63,8 @@ class ObservingCodec(PayloadCodec):
         if task is not current:
             seen = []
             _decoded.set((current, seen))
-        if len(seen) < _KEEP:
+        # What decodes to nothing leaves no argument and no detail behind either, so it would shift what follows.
+        if decoded and len(seen) < _KEEP:
             seen.append(list(decoded))
         return decoded
 

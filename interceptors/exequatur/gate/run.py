@@ -144,9 +144,25 @@ class GovernedRun:
         return self.chain is None or self.chain.grant.claims.mode == "enforce"
 
     @property
+    def can_sign(self) -> bool:
+        """Whether this process has a credential; a replayer has none."""
+        return self.gate.workload.valid(self.gate.clock())
+
+    @cached_property
     def task_queue(self) -> str | None:
-        """The run's own task queue as far as it is recorded."""
-        return self.chain.authorization.task_queue if self.chain else None
+        """The run's own task queue as far as it is recorded: a run may continue another on another queue."""
+        if self.chain is None:
+            return None
+        if self._seal:
+            try:
+                seal = verify_seal(self._seal, self._credentials, self.chain, workflow_type=self._info.workflow_type)
+            except UnknownKeyError:  # W3
+                raise
+            except StatementError:  # [W5]: the gate refuses its requests
+                pass
+            else:
+                return seal.claims.next.task_queue if seal.claims.next else None
+        return self.chain.authorization.task_queue
 
     def recorded_queue(self, task_queue: str | None) -> bool:
         """Whether results of this task queue may come without a receipt."""
@@ -179,7 +195,8 @@ class GovernedRun:
                 **{name: getattr(core, name) for name in _CORE},
                 iss=workload.id,
                 jti=core.hash(),
-                iat=round(workflow.time(), 3),
+                # In a replay the workflow's time may be older than this worker's credential.
+                iat=round(self.gate.clock() if workflow.unsafe.is_replaying() else workflow.time(), 3),
                 namespace=info.namespace,
                 workflow_type=info.workflow_type,
                 run_id=info.run_id,

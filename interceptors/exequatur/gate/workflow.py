@@ -135,7 +135,8 @@ class WorkflowOutbound(WorkflowOutboundInterceptor):
         payloads = converter.to_payloads(input.args) if input.args else []
         args = payloads_digest(payloads)
         input.args = [RawValue(payload) for payload in payloads]
-        if not workflow.unsafe.is_replaying():
+        # A local activity whose end is not recorded is executed after a replay, too.
+        if not workflow.unsafe.is_replaying() or (local and run.can_sign):
             header = run.header_for(
                 core, args=args, task_queue=task_queue, activity_id=input.activity_id or None, local=local
             )
@@ -267,7 +268,7 @@ class _Receiver:
         self._fail(error)
 
     def _report(self, problem: str) -> None:
-        """Count and log. The SDK resolves handles outside of the workflow's event loop, where ``workflow`` is no use."""
+        """Count and log. The SDK resolves handles outside of the workflow's event loop, where ``workflow`` fails."""
         if not self._handle._instance.workflow_is_replaying():
             self._run.gate.metrics.receipt_rejected(self._core.activity_type, enforced=self._run.enforced)
             logger.warning(

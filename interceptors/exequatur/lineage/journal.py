@@ -10,16 +10,6 @@ J5. When the file cannot be written, is not the one that was opened, or does not
     is refused and ``healthy`` is false until the same log is back and a trial write succeeds.
 J6. What was enqueued without waiting is written first after a recovery; what cannot be kept is counted and logged.
 
-Layout, so that an auditor can recompute it in any language (``u32be``: unsigned, ``i64be``: signed, ``f64be``: IEEE
-754, all big-endian; ``+``: concatenation)::
-
-    field(x)  = u32be(length of x in bytes) + x; an absent value is ff ff ff ff and nothing more
-    record    = field(kind) + field(f64be(at)) + field(request) + field(run) + field(i64be(attempt)) + field(body)
-    head(-1)  = SHA-256("exequatur journal v1" + log_id), log_id being the 8 bytes that ``meta`` holds in hex
-    head(n)   = SHA-256(head(n-1) + SHA-256(record n))
-
-Text is UTF-8, ``at`` is seconds since 1970, positions run from 0 without a gap. A log whose *end* was cut off is still
-a valid shorter log: that is seen by a receipt or checkpoint which names a position and head that it no longer holds.
 """
 
 from __future__ import annotations
@@ -33,19 +23,28 @@ import os
 import queue
 import secrets
 import sqlite3
-import struct
 import threading
 import time
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, Self
 
 from exequatur.errors import ExequaturError, JournalError, ReplayedRequestError
+from exequatur.lineage.record import (
+    COLUMNS,
+    SCHEMA,
+    Entry,
+    FailuresNamed,
+    head_text,
+    log_id_of,
+    next_step,
+    record_bytes,
+    tail_of,
+    whole_of,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -56,201 +55,9 @@ _PINS_REMEMBERED = 10_000  # pins answered from memory: about 3 MiB
 _BODY_LIMIT = 16 * 1024 * 1024  # a record that SQLite refuses for its size would block the journal for ever
 _EXAMINE_INTERVAL = 0.25  # seconds between looks whether the files at our paths are still the ones we write
 _TRIAL_BYTES = 64 * 1024  # a recovery is believed when this much can be written, so a full disk does not flap
-_TAIL = 256  # records whose links are checked when a file is taken over; verify() checks all
 
-_SCHEMA = (
-    "CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID",
-    "CREATE TABLE records (idx INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, request TEXT, run TEXT,"
-    " attempt INTEGER, body BLOB NOT NULL, head BLOB NOT NULL)",
-    "CREATE UNIQUE INDEX records_once ON records (request, run, attempt) WHERE request IS NOT NULL",
-    "CREATE TABLE pins (grant_id TEXT PRIMARY KEY, first_run TEXT NOT NULL) WITHOUT ROWID",
-)
-_COLUMNS = "idx, at, kind, request, run, attempt, body, head"
-_INSERT = f"INSERT INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 (a constant)
-_SELECT = f"SELECT {_COLUMNS} FROM records"  # noqa: S608 (a constant)
+_INSERT = f"INSERT INTO records ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 (a constant)
 _PIN = "INSERT INTO pins VALUES (?, ?) ON CONFLICT DO NOTHING"
-_U32, _I64, _F64 = struct.Struct(">I"), struct.Struct(">q"), struct.Struct(">d")
-_ABSENT = b"\xff\xff\xff\xff"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """Where a record stands.
-
-    Args:
-        index: Position in the log, from 0.
-        head: Head of the log after this record: SHA-256, base64url without padding.
-    """
-
-    index: int
-    head: str
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A stored record; the fields are the columns, ``head`` is written as in :class:`Entry`."""
-
-    log_id: str
-    index: int
-    at: float
-    kind: str
-    request: str | None
-    run: str | None
-    attempt: int | None
-    body: bytes
-    head: str
-
-
-def record_bytes(kind: str, at: float, request: str | None, run: str | None, attempt: int | None, body: bytes) -> bytes:
-    """The bytes of a record that are hashed, as laid out at the head of this module.
-
-    Raises:
-        ValueError: Text is not representable in UTF-8, or the attempt does not fit 64 bits.
-    """
-    if attempt is not None and not 0 <= attempt < 2**63:
-        raise ValueError(f"attempt {attempt} is not a count that fits 64 bits")
-    fields = (
-        kind.encode(),
-        _F64.pack(at),
-        None if request is None else request.encode(),
-        None if run is None else run.encode(),
-        None if attempt is None else _I64.pack(attempt),
-        body,
-    )
-    return b"".join(_ABSENT if field is None else _U32.pack(len(field)) + field for field in fields)
-
-
-def genesis(log_id: str) -> bytes:
-    """The head of an empty log.
-
-    Args:
-        log_id: 8 bytes in hex.
-
-    Raises:
-        ValueError: ``log_id`` is not hex.
-    """
-    return hashlib.sha256(b"exequatur journal v1" + bytes.fromhex(log_id)).digest()
-
-
-def fold(head: bytes, record: bytes) -> bytes:
-    """The head after a record whose hashed bytes are ``record``."""
-    return hashlib.sha256(head + hashlib.sha256(record).digest()).digest()
-
-
-def read(path: Path) -> Iterator[Record]:
-    """Read a journal file, also while its writer runs; the chain is not checked.
-
-    Args:
-        path: The ``.db`` file.
-
-    Yields:
-        The records that were committed when the reading began, in order.
-
-    Raises:
-        JournalError: The file is missing, unreadable, not a journal, or holds a value of a wrong type.
-    """
-    with _FailuresNamed(path), closing(_connect_to_read(path)) as db:
-        log_id = _log_id(db, path)
-        for row in db.execute(f"{_SELECT} ORDER BY idx"):
-            yield _record(log_id, row, path)
-
-
-def verify(path: Path) -> int:
-    """Recompute the whole chain of a journal file.
-
-    Args:
-        path: The ``.db`` file.
-
-    Returns:
-        The number of records.
-
-    Raises:
-        JournalError: The first record that does not follow from those before it is named; or as for :func:`read`.
-    """
-    with _FailuresNamed(path), closing(_connect_to_read(path)) as db:
-        return _whole(db, _log_id(db, path), path)[0]
-
-
-class _FailuresNamed:
-    """Turns what SQLite and the system raise into a JournalError that names the file and the next step."""
-
-    def __init__(self, path: Path, next_step: str = "") -> None:
-        self._path, self._next_step = path, next_step
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, sqlite3.Error | OSError):
-            raise JournalError(f"{self._path}: {error}; {self._next_step or _next_step(error)}") from error
-
-
-def _next_step(error: Exception) -> str:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return "keep the file for the audit and move it elsewhere, a new journal is then begun"
-    if code == sqlite3.SQLITE_FULL:
-        return "free some space"
-    return "check that the folder exists on a healthy disk with space left and belongs to this user"
-
-
-def _connect_to_read(path: Path) -> sqlite3.Connection:
-    if not path.is_file():
-        raise JournalError(f"{path}: no such file; name the .db file of a journal")
-    uri = path.absolute().as_uri()
-    db = sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None)
-    try:
-        db.execute("SELECT 1 FROM sqlite_master")
-    except sqlite3.OperationalError:
-        db.close()
-        # A closed journal on read-only storage: SQLite cannot make its shared-memory file there and needs none.
-        if path.with_name(path.name + "-wal").exists():
-            raise
-        db = sqlite3.connect(f"{uri}?immutable=1", uri=True, isolation_level=None)
-    except sqlite3.Error:
-        db.close()
-        raise
-    return db
-
-
-def _log_id(db: sqlite3.Connection, path: Path) -> str:
-    # Compared as a whole: without the unique index a request could be used twice, and a trigger could do anything.
-    schema = {sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
-    row = db.execute("SELECT value FROM meta WHERE name = 'log_id'").fetchone() if schema == set(_SCHEMA) else None
-    if row is None or not isinstance(row[0], str) or len(row[0]) != 16 or set(row[0]) - set("0123456789abcdef"):
-        raise JournalError(f"{path}: a database, but not a journal of this version; move it out of the journal folder")
-    return row[0]
-
-
-def _record(log_id: str, row: tuple[Any, ...], path: Path) -> Record:
-    index, at, kind, request, run, attempt, body, head = row
-    typed = (
-        isinstance(at, float)
-        and isinstance(kind, str)
-        and isinstance(request, str | None)
-        and isinstance(run, str | None)
-        and isinstance(attempt, int | None)
-        and isinstance(body, bytes)
-        and isinstance(head, bytes)
-        and (attempt is None or attempt >= 0)
-    )
-    if not typed:
-        raise JournalError(f"{path}: record {index} holds a value of a wrong type: it was edited; keep the file")
-    return Record(log_id, index, at, kind, request, run, attempt, body, _text(head))
-
-
-def _follow(head: bytes, index: int, record: Record, path: Path) -> bytes:
-    expected = fold(head, record_bytes(record.kind, record.at, record.request, record.run, record.attempt, record.body))
-    if record.index != index or record.head != _text(expected):
-        raise JournalError(
-            f"{path}: record {index} does not follow from those before it: the log was edited, reordered or cut; "
-            "keep the file for the audit and move it elsewhere"
-        )
-    return expected
-
-
-def _text(head: bytes) -> str:
-    return urlsafe_b64encode(head).rstrip(b"=").decode()
 
 
 class _Pending:
@@ -307,9 +114,9 @@ class Journal:
         self._retry_at = 0.0
         self._db = self._connect(new=True)
         try:
-            with _FailuresNamed(path):
-                self._log_id = _log_id(self._db, path)
-                self._size, self._head = _tail(self._db, self._log_id, path)
+            with FailuresNamed(path):
+                self._log_id = log_id_of(self._db, path)
+                self._size, self._head = tail_of(self._db, self._log_id, path)
                 self._trial()
                 self._identify()
         except BaseException:
@@ -328,7 +135,7 @@ class Journal:
         Raises:
             JournalError: The folder or the file in it cannot be used; the message names it and the next step.
         """
-        with _FailuresNamed(folder, "name a folder that this user can write"):
+        with FailuresNamed(folder, "name a folder that this user can write"):
             if not folder.is_dir():
                 folder.mkdir(mode=0o700, parents=True)
                 _sync_folder(folder.parent)
@@ -572,7 +379,7 @@ class Journal:
                         raise
                     outcomes.append(_replayed(item))
                     continue
-                outcomes.append(Entry(size, _text(new_head)))
+                outcomes.append(Entry(size, head_text(new_head)))
                 size, head = size + 1, new_head
             self._unconfirmed = (size, head)
             self._commit()
@@ -615,7 +422,7 @@ class Journal:
 
     def _fail(self, error: Exception) -> None:
         before, self._retry_at = self._failure, time.monotonic() + self._retry_interval
-        reason = str(error) if isinstance(error, JournalError) else f"{self._path}: {error!r}; {_next_step(error)}"
+        reason = str(error) if isinstance(error, JournalError) else f"{self._path}: {error!r}; {next_step(error)}"
         self._failure = JournalError(f"{reason} (tried again every {self._retry_interval:g} s)")
         if before is None:
             _log.error("the evidence journal cannot be written, nothing is authorized: %s", self._failure)
@@ -649,7 +456,7 @@ class Journal:
         self._announce(True)
 
     def _connect(self, *, new: bool) -> sqlite3.Connection:
-        with _FailuresNamed(self._path):
+        with FailuresNamed(self._path):
             if new:
                 _make_private(self._path)
             uri = f"{self._path.absolute().as_uri()}?mode=rw"
@@ -661,7 +468,7 @@ class Journal:
                 db.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone leaves the data in the drive's cache
                 if new and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
                     db.execute("BEGIN IMMEDIATE")
-                    for statement in _SCHEMA:
+                    for statement in SCHEMA:
                         db.execute(statement)
                     db.execute("INSERT INTO meta VALUES ('log_id', ?), ('trial', x'')", (secrets.token_hex(8),))
                     db.execute("COMMIT")
@@ -673,11 +480,11 @@ class Journal:
 
     def _confirm(self) -> None:
         """Make sure that the file which was opened again is the log as it was left (J5)."""
-        log_id = _log_id(self._db, self._path)
-        found = _tail(self._db, log_id, self._path)
+        log_id = log_id_of(self._db, self._path)
+        found = tail_of(self._db, log_id, self._path)
         if _identity(str(self._path))[:2] != self._confirmed:
             # The end says nothing about the rest of another file, nor about the index that keeps requests single.
-            found = _whole(self._db, log_id, self._path)
+            found = whole_of(self._db, log_id, self._path)
             (sound,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
             if sound != "ok":
                 raise JournalError(f"{self._path}: changed under us: {sound}; put the right file back")
@@ -685,7 +492,7 @@ class Journal:
             # The commit was reported as failed but had reached the disk. Its waiters were told otherwise (J1), and
             # nobody was given these positions.
             self._db.execute("DELETE FROM records WHERE idx >= ?", (self._size,))
-            found = _tail(self._db, log_id, self._path)
+            found = tail_of(self._db, log_id, self._path)
         if log_id != self._log_id or found != (self._size, self._head):
             raise JournalError(
                 f"{self._path}: changed under us: {self._size} records of log {self._log_id} were written, the file "
@@ -740,30 +547,6 @@ def _replayed(item: _Pending) -> ReplayedRequestError:
         f"request {request} was already used for attempt {attempt} of run {run}; the workflow must schedule the "
         "activity again to get a new request"
     )
-
-
-def _tail(db: sqlite3.Connection, log_id: str, path: Path) -> tuple[int, bytes]:
-    """Size and head of the log, after its last links were checked."""
-    rows = db.execute(f"{_SELECT} ORDER BY idx DESC LIMIT ?", (_TAIL + 1,)).fetchall()
-    records = [_record(log_id, row, path) for row in reversed(rows)]
-    if len(records) <= _TAIL:
-        size, head = 0, genesis(log_id)
-    else:
-        first = records.pop(0)
-        size, head = first.index + 1, urlsafe_b64decode(first.head + "=")
-    for record in records:
-        head = _follow(head, size, record, path)
-        size += 1
-    return size, head
-
-
-def _whole(db: sqlite3.Connection, log_id: str, path: Path) -> tuple[int, bytes]:
-    """Size and head of the log, after all of its links were checked."""
-    size, head = 0, genesis(log_id)
-    for row in db.execute(f"{_SELECT} ORDER BY idx"):
-        head = _follow(head, size, _record(log_id, row, path), path)
-        size += 1
-    return size, head
 
 
 def _claim(folder: Path) -> tuple[Path, int]:

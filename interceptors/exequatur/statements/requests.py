@@ -15,7 +15,8 @@ R9   The arguments are those whose digest was signed.
 R10  It is for this task queue.
 R11  It is for this activity id, where the workflow set one.
 R12  A request for a local activity is used for one, and no other.
-R13  The task was scheduled within the bound of the time that the request was made at.
+R13  The task was scheduled within the bound of the time that the request was made at. That of a local activity may be
+     made anew long after, when the workflow was replayed.
 R14  The workflow worker found the start covered by the grant.
 R15  A request from before a reset is told apart (the gate then asks Cedar for the action ``reset``).
 """
@@ -132,7 +133,8 @@ def verify_request(
         raise StatementError("R11", "The request is for another activity id")
     if claims.local != task.local:
         raise StatementError("R12", "A request for a local activity came with another activity, or the other way round")
-    if abs(task.scheduled - claims.iat) > schedule_bound:
+    late = task.scheduled - claims.iat
+    if late > schedule_bound or (-late > schedule_bound and not task.local):
         raise StatementError("R13", "The activity was scheduled too long before or after it was requested")
     if claims.start_fault is not None:
         raise StatementError("R14", f"The start of the run is not covered by its grant: {claims.start_fault}")
