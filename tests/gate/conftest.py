@@ -31,7 +31,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from exequatur import AuthorizationPlugin, Principal, Settings
 from exequatur.gate.client import GrantOrder
 from exequatur.gate.wire import ACTIVITY_HEADER, RECEIPT, START_HEADER, payloads_digest, start_header
-from exequatur.lineage.record import read
+from exequatur.lineage.record import Record, read
 from exequatur.statements.jws import Token, parse, sign
 from exequatur.statements.keys import Signer
 from exequatur.statements.models import Grant, Receipt, Reuse, Statement

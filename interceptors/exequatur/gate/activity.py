@@ -56,6 +56,8 @@ logger = logging.getLogger("exequatur")
 
 _LOOK_INTERVAL = 0.05
 """Seconds between two looks whether authorization has become possible."""
+_NAMED_BYTES = 800
+"""How much of the deciding policies' ids a receipt holds, which has a cap; the decision in the journal names them all."""
 _MAX_TRIES = 8
 """How often a decision is made again because something changed meanwhile (F6)."""
 
@@ -216,7 +218,7 @@ class ActivityInbound(ActivityInboundInterceptor):
         """F8 for what ends without a result. Nothing may keep the original failure from being raised."""
         try:
             self._enqueue(self._receipt(running.attempt, running.judgement, entry, outcome, running))
-        except ExequaturError:
+        except (ExequaturError, ValueError):
             logger.exception("An attempt ended without a receipt", extra=_about(running.attempt.info))
 
     def _complete(self, running: Running, entry: Entry | None, result: Any) -> Any:
@@ -230,7 +232,7 @@ class ActivityInbound(ActivityInboundInterceptor):
                 attempt, running.judgement, entry, "completed", running, result=payloads_digest([payload])
             )
             credential = self._gate.workload.credential
-        except ExequaturError:
+        except (ExequaturError, ValueError):
             logger.exception("A result goes out without a receipt", extra=_about(attempt.info))
             return RawValue(payload)
         self._enqueue(receipt)
@@ -268,7 +270,7 @@ class ActivityInbound(ActivityInboundInterceptor):
                 attempt=info.attempt,
                 decision=judgement.decision,
                 enforced=attempt.enforced,
-                policies=tuple(ref.id for ref in judgement.policies),
+                policies=_named(judgement),
                 reason=judgement.reason[:400] if judgement.reason else None,
                 bundle=judgement.bundle,
                 bundle_sequence=judgement.sequence,
@@ -339,6 +341,18 @@ class _Refused(Exception):
 
 def _rejected(judgement: Judgement, reason: str) -> Judgement:
     return replace(judgement, decision="none", failure=GrantRejected, reason=reason)
+
+
+def _named(judgement: Judgement) -> tuple[str, ...]:
+    """The deciding policies, the first ones if there are many."""
+    names: list[str] = []
+    room = _NAMED_BYTES
+    for ref in judgement.policies:
+        room -= len(ref.id.encode()) + len('"",')
+        if room < 0:
+            break
+        names.append(ref.id)
+    return tuple(names)
 
 
 def _outcome_of(error: BaseException) -> Outcome:
