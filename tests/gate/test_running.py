@@ -379,6 +379,51 @@ async def test_a_revocation_between_the_gate_and_the_first_line_keeps_the_body_f
 
 
 @pytest.mark.rule("B1")
+async def test_a_process_activity_that_is_revoked_while_it_waits_in_a_full_pool_never_begins(
+    stage: Callable[..., Any], processes: dict[str, Any], tmp_path: Path
+) -> None:
+    s = await stage()
+    stop, file = tmp_path / "stop", tmp_path / "file"
+    pool = processes["activity_executor"]
+    async with s.worker([OneActivity], [in_process, beats_in_process], **processes):
+        occupying = [await start_one(s, beats_in_process, str(stop)) for _ in range(2)]
+        await eventually(lambda: len(pool._pending_work_items) == 2)
+        waiting = await start_one(s, in_process, str(file), attempts=3)
+        # The pool takes one more than it has processes for, and what it has taken cannot be cancelled.
+        await eventually(lambda: [item.future.running() for item in pool._pending_work_items.values()] == [True] * 3)
+        s.plugin.revoke(workflow=waiting.id, reason="stop")
+        failure = await failure_of(waiting)  # at once, while the pool is still full
+        stop.touch()
+        await asyncio.gather(*(each.result() for each in occupying))
+        await eventually(lambda: not pool._pending_work_items)
+    assert failure.type == "AuthorizationRevoked"
+    assert not file.exists()
+
+
+@pytest.mark.rule("B1")
+async def test_a_process_activity_does_not_begin_when_the_policy_changed_right_after_its_decision(
+    stage: Callable[..., Any], processes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s = await stage()
+    stricter = await stage(PERMIT_ALL + '@id("no") forbid(principal, action == Action::"in_process", resource);')
+    gate, file = s.plugin.gate, tmp_path / "file"
+    enter = gate.enter
+
+    def entered_after_the_change(running: Any) -> None:
+        monkeypatch.undo()
+        gate.put_in_force(stricter.plugin.gate.policy.bundle)
+        enter(running)
+
+    monkeypatch.setattr(gate, "enter", entered_after_the_change)
+    async with s.worker([OneActivity], [in_process], **processes):
+        handle = await start_one(s, in_process, str(file), attempts=3)
+        failure = await failure_of(handle)
+        await eventually(lambda: not processes["activity_executor"]._pending_work_items)
+    assert failure.type == "AuthorizationRevoked"
+    assert not file.exists()
+
+
+@pytest.mark.rule("B1")
 async def test_a_thread_activity_that_waits_in_a_full_pool_does_not_begin_after_its_revocation(
     stage: Callable[..., Any],
 ) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 import inspect
 import logging
@@ -32,14 +33,18 @@ CHANGED = "The arguments were changed after they were authorized"
 
 
 class ProcessBody:
-    """The body of an activity in another process, with the last look at its arguments (B2). Picklable."""
+    """The body of an activity in another process, with the last look (B1, B2). Picklable."""
 
-    def __init__(self, fn: Callable[..., Any], fingerprint: ArgumentPrint, expected: bytes) -> None:
+    def __init__(self, fn: Callable[..., Any], fingerprint: ArgumentPrint, expected: bytes, ended: Any) -> None:
         self._fn = fn
         self._fingerprint = fingerprint
         self._expected = expected
+        self._ended = ended
 
     def __call__(self, *args: Any) -> Any:
+        # A process pool takes more than it has processes for, and what it has taken cannot be cancelled.
+        if self._ended is not None and self._ended.is_set():  # [B1]
+            raise AuthorizationRevoked("The authorization ended before the activity began")
         if self._fingerprint(args) != self._expected:  # [B2]
             raise GrantRejected(CHANGED)
         return self._fn(*args)
@@ -66,6 +71,8 @@ class Running:
         self._fingerprint = ArgumentPrint(attempt.signature)
         self._expected = print_of(attempt.arguments)
         self._in_process = False
+        self._ended_elsewhere: Any = None
+        """Tells a body in another process that has not begun that the authorization has gone."""
 
     async def run(self, next: ActivityInboundInterceptor, input: ExecuteActivityInput) -> Any:
         """Run the rest of the interceptors and the body.
@@ -73,9 +80,12 @@ class Running:
         Raises:
             AuthorizationRevoked: The authorization ended first. ``revoked`` then says why.
         """
-        input.fn = self._guarded(input)
         self._context = temporalio.activity._Context.current()
+        input.fn = self._guarded(input)
         self.gate.enter(self)
+        if self._in_process:
+            # What changed before it was entered told nobody, and in another process the body cannot look itself.
+            self.look_again()
         body = asyncio.ensure_future(next.execute_activity(input))
         body.add_done_callback(self._wake)
         try:
@@ -118,7 +128,12 @@ class Running:
             return _named_like(fn, threaded)
 
         self._in_process = True
-        return ProcessBody(fn, self._fingerprint, self._expected) if self.attempt.enforced else fn
+        if not self.attempt.enforced:
+            return fn
+        # Not the SDK's own event: that also says that the workflow has cancelled, and such a body does begin.
+        manager = getattr(self._context.cancelled_event.thread_event, "_manager", None)
+        self._ended_elsewhere = manager.Event() if manager is not None else None
+        return ProcessBody(fn, self._fingerprint, self._expected, self._ended_elsewhere)
 
     def _last_look(self, args: Sequence[Any]) -> None:
         if self.revoked is not None or not self._still_allowed():  # [B1]
@@ -179,6 +194,9 @@ class Running:
         self.revoked = judged  # [B4]
         self.gate.metrics.revoked(self.attempt.info.activity_type)
         self._wake()
+        if self._ended_elsewhere is not None:
+            with contextlib.suppress(OSError, EOFError):  # its manager has ended, and so has the body
+                self._ended_elsewhere.set()
 
     def _abandon(self, body: asyncio.Future[Any]) -> None:
         """Cancel the body in the way its kind can see, and forget it."""

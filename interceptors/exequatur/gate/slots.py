@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 
 from temporalio.worker import (
     CustomSlotSupplier,
@@ -29,7 +30,7 @@ class FixedSlots(CustomSlotSupplier):
     def __init__(self, size: FixedSizeSlotSupplier) -> None:
         self._free = size.num_slots
         self._lock = threading.Lock()
-        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._waiting: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
 
     async def reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit:
         loop = asyncio.get_running_loop()
@@ -40,7 +41,12 @@ class FixedSlots(CustomSlotSupplier):
                     return SlotPermit()
                 waiter = loop.create_future()
                 self._waiting.append((loop, waiter))
-            await waiter
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if not waiter.cancelled():  # woken for nothing: another is to have the slot
+                    self._wake_one()
+                raise
 
     def try_reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit | None:
         with self._lock:
@@ -55,14 +61,23 @@ class FixedSlots(CustomSlotSupplier):
     def release_slot(self, ctx: SlotReleaseContext) -> None:
         with self._lock:
             self._free += 1
-            waiting, self._waiting = self._waiting, []
-        for loop, waiter in waiting:
-            loop.call_soon_threadsafe(_wake, waiter)
+        self._wake_one()
 
+    def _wake_one(self) -> None:
+        with self._lock:
+            if not self._waiting:
+                return
+            loop, waiter = self._waiting.popleft()
+        try:
+            loop.call_soon_threadsafe(self._wake, waiter)
+        except RuntimeError:  # its worker's loop has ended
+            self._wake_one()
 
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+    def _wake(self, waiter: asyncio.Future[None]) -> None:
+        if waiter.done():  # it gave up waiting
+            self._wake_one()
+        else:
+            waiter.set_result(None)
 
 
 class GatedSlots(CustomSlotSupplier):
