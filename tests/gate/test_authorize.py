@@ -1,5 +1,6 @@
 """What Cedar says about an activity is what happens: its side effect, and a failure that says why."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -63,6 +64,18 @@ async def anything(args: Sequence[RawValue]) -> int:
 def named_like_an_action() -> str:
     happened("named like an action")
     return "done"
+
+
+@activity.defn(name="called")
+@dataclass
+class Called:
+    """An activity that is an object, and one without a hash."""
+
+    what: str
+
+    async def __call__(self) -> str:
+        happened(self.what)
+        return self.what
 
 
 @workflow.defn
@@ -282,6 +295,41 @@ async def test_each_retry_is_judged_anew_and_leaves_its_own_decision_and_receipt
     receipts = s.receipts(handle)
     assert [(r.attempt, r.outcome) for r in receipts] == [(1, "failed"), (2, "completed")]
     assert len({r.request for r in receipts}) == 1
+
+
+async def test_an_activity_may_be_an_object_without_a_hash(stage):
+    s = await stage()
+    async with s.worker([Calls], [Called("it")]):
+        handle = await s.start(Calls.run, "called", [])
+        assert await handle.result() == "it"
+    assert deeds(handle.id) == ["it"]
+
+
+async def test_however_many_policies_decide_the_receipt_has_room(stage):
+    many = "".join(
+        f'@id("{effect}.for.a.department.of.the.company.number.{n}") '
+        f'{effect}(principal, action == Action::"{action}", resource);'
+        for effect, action in (("permit", "ping"), ("forbid", "charge"))
+        for n in range(100)
+    )
+    s = await stage(PERMIT_ALL + many)
+    async with s.worker([Calls], [ping, charge]):
+        allowed = await s.start(Calls.run, "ping", [])
+        assert await allowed.result() == "pong"
+        denied = await s.start(Calls.run, "charge", [{}])
+        assert (await failure_of(denied)).type == "AuthorizationDenied"
+    assert deeds(allowed.id) == ["ping"]
+    assert deeds(denied.id) == []
+    decisions = [json.loads(record.body) for record in s.records("decision")]
+    assert [len(decision["policies"]) for decision in decisions] == [101, 100]
+
+
+async def test_a_local_activity_that_waits_for_its_next_attempt_outlives_its_workflows_eviction(stage):
+    s = await stage()
+    async with s.worker([Locally], [attempts], max_cached_workflows=0):
+        handle = await s.start(Locally.run, "attempts", [3], 1.0)
+        assert await handle.result() == 3
+    assert deeds(handle.id) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("interval", [0.01, 1.0], ids=["in one workflow task", "after a backoff timer"])

@@ -135,6 +135,7 @@ WORKFLOWS = [One, Two, Twice, Waits, Fails, Resettable]
 ACTIVITIES = [act, slow]
 
 
+@pytest.mark.rule("I3")
 async def test_a_grant_names_its_workflow_its_input_its_end_and_how_soon_the_run_must_start(stage):
     s = await stage(grant_ttl=timedelta(hours=2), start_within=timedelta(seconds=40))
     async with s.worker(WORKFLOWS, ACTIVITIES):
@@ -152,6 +153,7 @@ async def test_a_grant_names_its_workflow_its_input_its_end_and_how_soon_the_run
 
 
 @pytest.mark.rule("W2")
+@pytest.mark.rule("W4")
 @pytest.mark.parametrize("difference", ["workflow id", "workflow type", "input"])
 async def test_a_copied_grant_gains_nothing_under_another_id_type_or_input(stage, difference):
     s = await stage()

@@ -1,7 +1,7 @@
 """Heartbeat details are input to the next attempt: they arrive unchanged, or the attempt does not run."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,10 @@ from temporalio import activity
 from temporalio.api.common.v1 import Payload
 from temporalio.client import WorkflowHandle
 from temporalio.common import RawValue
+from temporalio.converter import PayloadCodec
 from temporalio.exceptions import ApplicationError
 
+from exequatur.gate.codec import ObservingCodec, decoded_here
 from exequatur.gate.wire import HEARTBEAT
 from exequatur.statements.jws import parse, sign
 from exequatur.statements.keys import SigningKey
@@ -242,3 +244,20 @@ async def test_an_ungoverned_run_keeps_its_unsigned_details(stage: Callable[...,
         handle = await start_one(s, resumes, 0, attempts=2, heartbeat=10, client=s.plain)
         await handle.result()
     assert deeds(handle.id) == [[7]] or deeds(handle.id) == [(7,)]
+
+
+async def test_an_input_that_a_codec_decodes_to_nothing_does_not_hide_the_details() -> None:
+    class DropsAll(PayloadCodec):
+        async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
+            return list(payloads)
+
+        async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
+            return [payload for payload in payloads if payload.data != b"nothing"]
+
+    async def decodes() -> list[list[Payload]]:
+        codec = ObservingCodec.around(DropsAll())
+        for data in (b"nothing", b"details"):
+            await codec.decode([Payload(data=data)])
+        return decoded_here()
+
+    assert await asyncio.create_task(decodes()) == [[Payload(data=b"details")]]

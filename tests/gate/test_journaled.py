@@ -1,6 +1,7 @@
 """Every decision and every outcome is in the evidence journal, and nothing that should not be."""
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -110,6 +111,7 @@ def _is_request(token: str) -> bool:
     return True
 
 
+@pytest.mark.rule("F3")
 @pytest.mark.rule("F8")
 async def test_denials_and_revocations_are_on_record(stage: Callable[..., Any]) -> None:
     s = await stage(PERMIT_ALL + '@id("no") forbid(principal, action == Action::"act", resource);')
@@ -124,6 +126,7 @@ async def test_denials_and_revocations_are_on_record(stage: Callable[..., Any]) 
         assert failure.details[0]["receipt"].encode() in [record.body for record in s.records("receipt")]
         ungoverned = await start_one(s, act, "x", client=s.plain)
         await failure_of(ungoverned)
+    assert [json.loads(record.body)["decision"] for record in s.records("decision")] == ["deny", "allow", "none"]
     denial, revocation, refusal = s.statements("receipt", Receipt)
     assert (denial.outcome, denial.decision, denial.policies) == ("denied", "deny", ("no",))
     assert (revocation.outcome, revocation.activity_type) == ("revoked", "sleeps")

@@ -235,6 +235,32 @@ async def test_a_policy_that_changes_while_the_decision_is_being_written_is_what
     assert [record.kind for record in s.records()].count("decision") == 2
 
 
+@pytest.mark.rule("F6")
+async def test_a_policy_that_is_put_in_force_while_an_attempt_is_being_judged_is_what_decides(stage):
+    s = await stage()
+    stricter = await stage(PERMIT_ALL + '@id("no") forbid(principal, action == Action::"quick", resource);')
+    gate, usual = s.plugin.gate, type(s.plugin.gate)
+
+    class Interrupted(usual):
+        """Another thread gets its turn right after the policy was read."""
+
+        def __getattribute__(self, name: str) -> Any:
+            value = super().__getattribute__(name)
+            if name == "policy":
+                self.__class__ = usual
+                self.put_in_force(stricter.plugin.gate.policy.bundle)
+            return value
+
+    async with s.worker([Calls]):
+        handle = await s.start(Calls.run, "quick")  # granted by the policy from before
+        gate.__class__ = Interrupted
+        async with s.worker([], [quick]):
+            failure = await failure_of(handle)
+    assert type(gate) is usual
+    assert failure.type == "AuthorizationDenied"
+    assert deeds(handle.id) == []
+
+
 FORGED = """
 import asyncio, sys
 from pathlib import Path

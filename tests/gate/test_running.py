@@ -265,6 +265,7 @@ async def test_an_activity_that_never_heartbeats_is_cancelled(stage: Callable[..
 
 
 @pytest.mark.rule("B4")
+@pytest.mark.rule("F7")
 async def test_an_attempt_whose_body_swallows_the_cancellation_ends_all_the_same(stage: Callable[..., Any]) -> None:
     s = await stage()
     async with s.worker([OneActivity], BODIES):
@@ -773,6 +774,13 @@ async def test_a_revocation_that_cannot_be_written_is_not_acknowledged(stage: Ca
     with pytest.raises(ExequaturError, match=r"revocations: the revocation was not written"):
         s.plugin.revoke(workflow="w1", reason="stop")
     assert s.plugin.gate.revocations.find({"workflow": "w1"}) is None
+
+
+async def test_a_revocation_of_something_that_is_no_principal_is_not_acknowledged(stage: Callable[..., Any]) -> None:
+    s = await stage()
+    with pytest.raises(ConfigurationError, match='Role::"ops"'):
+        s.plugin.revoke(principal="ops-bot", reason="it would match nothing")
+    assert s.plugin.revoke(principal='Agent::"ops-bot"', reason="stop") == 1
 
 
 @pytest.mark.parametrize("named", [{}, {"everything": True, "workflow": "w1"}], ids=["nothing", "too much"])

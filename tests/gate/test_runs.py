@@ -1,6 +1,7 @@
 """What a run may hand on: delegations to children, grant and seal to the run that continues it; and its seals."""
 
 import asyncio
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -9,9 +10,10 @@ from temporalio import activity, workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
 
-from exequatur.gate.wire import read_start_header
+from exequatur.gate.wire import START_HEADER, read_start_header, start_header
 from exequatur.statements.jws import parse, type_of
-from exequatur.statements.models import Delegation, Grant, Seal
+from exequatur.statements.keys import SigningKey
+from exequatur.statements.models import Delegation, Grant, Seal, WorkloadCredential
 from tests.gate.conftest import Scheduling, deeds, failure_of, happened, headed, start_headers, unique
 
 TIMEOUT = timedelta(seconds=20)
@@ -102,6 +104,17 @@ class OnlyContinues:
         workflow.continue_as_new(what)
 
 
+@workflow.defn
+class Moves:
+    """Continues on another task queue and acts there."""
+
+    @workflow.run
+    async def run(self, to: str) -> str:
+        if to:
+            workflow.continue_as_new("", task_queue=to)
+        return await workflow.execute_activity(act, "moved", start_to_close_timeout=TIMEOUT)
+
+
 WORKFLOWS = [Child, Parent, Counts, Changes, Changed, Ends]
 
 
@@ -175,6 +188,31 @@ async def test_the_run_that_continues_another_acts_under_its_grant_and_brings_it
     assert len({each.head for each in s.statements("seal", Seal)}) == 3
 
 
+async def test_a_run_that_many_workers_continue_brings_only_the_credential_of_the_last(stage):
+    s = await stage()
+    workload = s.plugin.gate.workload
+
+    def another_worker(_: Any) -> None:
+        workload._key = SigningKey.generate()
+        workload._credential = None
+        workload.renew_if_due(time.time())
+
+    async with s.worker(WORKFLOWS, [act], interceptors=[Scheduling(activity=another_worker)]):
+        handle = await s.start(Counts.run, 3)
+        assert await handle.result() == "done"
+        tokens = read_start_header(await start_headers(s.client.get_workflow_handle(handle.id)))
+    assert [type_of(token) for token in tokens] == [Grant.typ, WorkloadCredential.typ, Seal.typ]
+
+
+async def test_a_run_that_continues_on_another_task_queue_believes_the_workers_there(stage):
+    s = await stage()
+    there = await stage(state=s.state)
+    async with s.worker([Moves], [act]), there.worker([Moves], [act]):
+        handle = await s.start(Moves.run, there.queue)
+        assert await handle.result() == "moved"
+    assert deeds(handle.id) == ["moved"]
+
+
 @pytest.mark.rule("W2")
 @pytest.mark.parametrize("allowed", [True, False])
 async def test_a_run_continues_as_another_type_only_if_its_grant_allows(stage, allowed):
@@ -189,7 +227,7 @@ async def test_a_run_continues_as_another_type_only_if_its_grant_allows(stage, a
 
 
 @pytest.mark.rule("W5")
-@pytest.mark.parametrize("brings", ["no seal", "the seal of another run"])
+@pytest.mark.parametrize("brings", ["no seal", "the seal of another run", "a seal with another signature"])
 async def test_a_run_that_a_rogue_worker_continues_without_that_runs_seal_does_nothing(stage, brings):
     s = await stage()
     workflow_id = unique()
@@ -205,7 +243,7 @@ async def test_a_run_that_a_rogue_worker_continues_without_that_runs_seal_does_n
     async with s.worker([Acts], [act]):
         failure = await failure_of(s.client.get_workflow_handle(workflow_id))
     assert failure.type == "GrantRejected"
-    assert "seal" in failure.message
+    assert "seal" in failure.message.lower()
     assert deeds(workflow_id) == []
 
 
@@ -227,7 +265,12 @@ async def start_header_of_plain(s: Any, workflow_id: str, brings: str) -> dict[s
     async with s.worker([ContinuesOnce]):
         earlier = await s.start(ContinuesOnce.run, "x", id=workflow_id)
         await earlier.result()
-    return await start_headers(s.client.get_workflow_handle(workflow_id))
+    headers = await start_headers(s.client.get_workflow_handle(workflow_id))
+    if brings == "a seal with another signature":
+        *others, seal = read_start_header(headers) or []
+        forged = ".".join([*seal.split(".")[:2], others[-1].split(".")[2]])
+        return {START_HEADER: start_header([*others, forged])}
+    return headers
 
 
 @pytest.mark.rule("W5")

@@ -41,6 +41,19 @@ def test_a_statement_from_outside_its_credentials_life_is_refused(scene: Scene, 
         verify(scene, Worker(scene.authority, "early-or-late", **times))
 
 
+@pytest.mark.rule("C3")
+@pytest.mark.parametrize("renewed_first", [True, False])
+def test_a_credential_that_was_renewed_since_still_vouches_for_its_own_time(scene: Scene, renewed_first: bool) -> None:
+    worker = scene.activities
+    later = scene.authority.credential(worker.key, worker.id, iat=NOW + 1800, nbf=NOW + 1740, exp=NOW + 5400)
+    both = [later, worker.credential] if renewed_first else [worker.credential, later]
+    credentials = scene.credentials(*both)
+    assert credentials.verify(parse(scene.receipt(by=worker), Receipt), "receipt", HERE)
+    assert credentials.verify(parse(scene.receipt(by=worker, iat=NOW + 4000), Receipt), "receipt", HERE)
+    with refused("C3"):
+        credentials.verify(parse(scene.receipt(by=worker, iat=NOW + 5401), Receipt), "receipt", HERE)
+
+
 @pytest.mark.rule("C4")
 def test_a_statement_without_a_credential_for_its_key_is_refused(scene: Scene) -> None:
     with refused("C4"):

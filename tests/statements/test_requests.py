@@ -180,6 +180,14 @@ def test_a_task_that_was_scheduled_at_another_time_than_it_was_requested_is_refu
         scene.authorized(scheduled=NOW + seconds)
 
 
+@pytest.mark.rule("R13")
+def test_a_request_for_a_local_activity_may_be_made_anew_when_the_workflow_is_replayed(scene: Scene) -> None:
+    header = scene.header(request=scene.request_under(scene.grant, local=True))
+    assert scene.authorized(header, local=True, scheduled=NOW - 3600)
+    with refused("R13"):
+        scene.authorized(header, local=True, scheduled=NOW + 61)
+
+
 @pytest.mark.rule("R14")
 def test_a_request_of_a_run_whose_start_its_grant_does_not_cover_is_refused(scene: Scene) -> None:
     with refused("R14"):

@@ -57,7 +57,7 @@ logger = logging.getLogger("exequatur")
 _LOOK_INTERVAL = 0.05
 """Seconds between two looks whether authorization has become possible."""
 _NAMED_BYTES = 800
-"""How much of the deciding policies' ids a receipt holds, which has a cap; the decision in the journal names them all."""
+"""How much of the deciding policies' ids a receipt holds, for it has a cap; the decision in the journal names all."""
 _MAX_TRIES = 8
 """How often a decision is made again because something changed meanwhile (F6)."""
 

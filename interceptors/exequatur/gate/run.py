@@ -25,13 +25,14 @@ from functools import cached_property
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
 
-from exequatur.errors import StatementError, UnknownKeyError
+from exequatur.errors import ExequaturError, StatementError, UnknownKeyError
 from exequatur.gate.codec import decoded_here
 from exequatur.gate.gate import Gate
 from exequatur.gate.wire import activity_header, payloads_digest, read_start_header, start_header
 from exequatur.lineage.chain import fold, genesis
 from exequatur.statements.encoding import digest
 from exequatur.statements.jws import Token, type_of
+from exequatur.statements.keys import thumbprint
 from exequatur.statements.models import (
     Delegation,
     Grant,
@@ -124,8 +125,7 @@ class GovernedRun:
         # What an activity's header needs of it: the seal stays behind.
         self.tokens = [token for token in tokens if type_of(token) != Seal.typ]
         try:
-            for text in credentials:
-                self._credentials.add(text)
+            held = {text: self._credentials.add(text).claims for text in credentials}
             chain = verify_chain(tokens[0], delegations, self._credentials, self.gate.trust, aud=None)
             leaf = chain.authorization
             if leaf.workflow_id != self._info.workflow_id:
@@ -133,6 +133,14 @@ class GovernedRun:
             if self._info.workflow_type not in (leaf.workflow_type, *leaf.continues_as):
                 raise StatementError("W2", f"The grant is for workflow type {leaf.workflow_type}")
             self.chain = chain
+            # Those who continued the runs before signed only seals. Kept, they would fill the header in time.
+            signed = [(token.kid, token.claims.iat) for token in chain.delegations]
+            spent = {
+                text
+                for text, claims in held.items()
+                if not any(thumbprint(claims.cnf.jwk.x) == kid and claims.nbf <= at <= claims.exp for kid, at in signed)
+            }
+            self.tokens = [token for token in self.tokens if token not in spent]
         except UnknownKeyError:  # W3
             raise
         except StatementError as err:
@@ -146,7 +154,10 @@ class GovernedRun:
     @property
     def can_sign(self) -> bool:
         """Whether this process has a credential; a replayer has none."""
-        return self.gate.workload.valid(self.gate.clock())
+        try:
+            return bool(self.gate.workload.credential)
+        except ExequaturError:
+            return False
 
     @cached_property
     def task_queue(self) -> str | None:
@@ -158,7 +169,7 @@ class GovernedRun:
                 seal = verify_seal(self._seal, self._credentials, self.chain, workflow_type=self._info.workflow_type)
             except UnknownKeyError:  # W3
                 raise
-            except StatementError:  # [W5]: the gate refuses its requests
+            except StatementError:  # W5: the gate refuses its requests
                 pass
             else:
                 return seal.claims.next.task_queue if seal.claims.next else None
@@ -190,6 +201,8 @@ class GovernedRun:
     ) -> Payload:
         """Sign the request and pack it with what it stands on."""
         workload, info = self.gate.workload, self._info
+        # A process that was asleep for long would sign with a credential that has ended.
+        workload.renew_if_due(self.gate.clock())
         request = workload.sign(
             Request(
                 **{name: getattr(core, name) for name in _CORE},

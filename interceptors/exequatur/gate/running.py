@@ -2,7 +2,7 @@
 
 Rules, numbered as the code marks them:
 
-B1  The body is not entered when the authorization has gone since it was given, in whichever thread it is entered.
+B1  The body is not entered when the authorization has gone since it was given, in whichever thread or process.
 B2  The body is not entered with other arguments than those that were judged.
 B3  In another epoch, or when an allow has lasted as long as it may, the attempt is judged again.
 B4  An attempt that is no longer allowed ends at once; its body is cancelled and a late result is discarded.

@@ -47,12 +47,12 @@ from exequatur.gate.gate import Gate
 from exequatur.gate.run import GovernedRun
 from exequatur.gate.wire import ACTIVITY_HEADER, RECEIPT, START_HEADER, payloads_digest, without_ours
 from exequatur.statements.encoding import digest
-from exequatur.statements.models import NextRun, RequestCore, Reuse, SealOutcome
+from exequatur.statements.models import NextRun, Receipt, RequestCore, Reuse, SealOutcome
 from exequatur.statements.receipts import verify_receipt
 
 logger = logging.getLogger("exequatur")
 
-_MAX_FAILURE_RECEIPT = 4096
+_MAX_FAILURE_RECEIPT = Receipt.max_bytes
 
 
 class WorkflowInbound(WorkflowInboundInterceptor):

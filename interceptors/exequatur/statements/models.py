@@ -239,7 +239,7 @@ class Receipt(Statement):
     """What the gate decided about one attempt, and what came of it."""
 
     typ: ClassVar[str] = "exequatur-receipt+jwt"
-    max_bytes: ClassVar[int] = 4096
+    max_bytes: ClassVar[int] = 12_288
 
     iss: Name
     iat: Time
@@ -283,7 +283,7 @@ class Seal(Statement):
     """The final head of a run's chain."""
 
     typ: ClassVar[str] = "exequatur-seal+jwt"
-    max_bytes: ClassVar[int] = 4096
+    max_bytes: ClassVar[int] = 12_288
 
     iss: Name
     iat: Time

@@ -100,11 +100,14 @@ class Scope:
 
 
 class Credentials:
-    """Workload credentials that came along, by the key that they confirm."""
+    """Workload credentials that came along, by the key that they confirm.
+
+    A worker renews its credential and keeps its key, so there may be several for one key, each for its own time.
+    """
 
     def __init__(self, trust: TrustStore) -> None:
         self._trust = trust
-        self._by_kid: dict[str, Token[WorkloadCredential]] = {}
+        self._by_kid: dict[str, list[Token[WorkloadCredential]]] = {}
 
     def add(self, text: str) -> Token[WorkloadCredential]:
         """Verify a credential and keep it.
@@ -117,12 +120,14 @@ class Credentials:
         claims = token.claims
         anchor = self._trust.resolve(token.kid, typ=claims.typ, iss=claims.iss, at=claims.iat)
         check_signature(token, anchor.x)  # [C1]
-        self._by_kid[thumbprint(claims.cnf.jwk.x)] = token
+        held = self._by_kid.setdefault(thumbprint(claims.cnf.jwk.x), [])
+        if token not in held:
+            held.append(token)
         return token
 
     def latest(self, count: int) -> list[Token[WorkloadCredential]]:
         """The credentials of the last keys that were added."""
-        return list(self._by_kid.values())[-count:]
+        return [held[-1] for held in self._by_kid.values()][-count:]
 
     def verify(self, token: Token[W], role: Role, scope: Scope) -> Token[W]:
         """Check a statement that a worker signed.
@@ -131,10 +136,11 @@ class Credentials:
             StatementError: V7, C2 to C7.
         """
         kind = type(token.claims).__name__
-        credential = self._by_kid.get(token.kid)
-        if credential is None:
+        held = self._by_kid.get(token.kid)
+        if held is None:
             raise StatementError("C4", f"{kind} came without a credential for the key that signed it")
-        claims = credential.claims
+        then = [each for each in held if each.claims.nbf <= token.claims.iat <= each.claims.exp]
+        claims = (then or held)[-1].claims
         if claims.aud != scope.site:
             raise StatementError("C2", f"The credential behind {kind} is for {claims.aud}, not for {scope.site}")
         if not claims.nbf <= token.claims.iat <= claims.exp:
