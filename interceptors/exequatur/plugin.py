@@ -181,15 +181,7 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
         return "exequatur.AuthorizationPlugin"
 
     def configure_client(self, config: ClientConfig) -> ClientConfig:
-        given = list(config.get("interceptors") or ())
-        if self._registered(given):
-            return config
-        config["interceptors"] = [self._interceptor, *given]
-        converter = config.get("data_converter", DataConverter.default)
-        if converter.payload_codec is not None:
-            # Statements are to be as confidential as the payloads whose digests they carry.
-            config["header_codec_behavior"] = HeaderCodecBehavior.CODEC
-        config["data_converter"] = _observed(converter)
+        self._instrument(config)
         return config
 
     async def connect_service_client(
@@ -230,14 +222,7 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
             await next(worker)
 
     def configure_replayer(self, config: ReplayerConfig) -> ReplayerConfig:
-        given = list(config.get("interceptors") or ())
-        if self._registered(given):
-            return config
-        config["interceptors"] = [self._interceptor, *given]
-        converter = config.get("data_converter", DataConverter.default)
-        if converter.payload_codec is not None:
-            config["header_codec_behavior"] = HeaderCodecBehavior.CODEC
-        config["data_converter"] = _observed(converter)
+        self._instrument(config)
         config["workflow_runner"] = _passing_through(config.get("workflow_runner") or SandboxedWorkflowRunner())
         return config
 
@@ -251,6 +236,18 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
         ],
     ) -> AbstractAsyncContextManager[AsyncIterator[WorkflowReplayResult]]:
         return next(replayer, histories)
+
+    def _instrument(self, config: ClientConfig | ReplayerConfig) -> None:
+        """Put our interceptor first and our codec outermost, once."""
+        given: list[Any] = list(config.get("interceptors") or ())
+        if self._registered(given):
+            return
+        config["interceptors"] = [self._interceptor, *given]
+        converter = config.get("data_converter", DataConverter.default)
+        if converter.payload_codec is not None:
+            # Statements are to be as confidential as the payloads whose digests they carry.
+            config["header_codec_behavior"] = HeaderCodecBehavior.CODEC
+        config["data_converter"] = _observed(converter)
 
     def _registered(self, interceptors: Any) -> bool:
         """Whether this plugin is already there.

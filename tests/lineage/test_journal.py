@@ -592,6 +592,15 @@ def without_the_index_entry(copy: Path) -> None:
         db.execute("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", index)
 
 
+def holds(path: Path, count: int) -> bool:
+    """Whether a file that nobody writes any more is a whole journal of so many records."""
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+        try:
+            return db.execute("SELECT count(*) FROM records").fetchone() == (count,)
+        except sqlite3.Error:
+            return False
+
+
 @pytest.mark.parametrize(
     ("edit", "reason"),
     [
@@ -609,8 +618,10 @@ def test_a_restored_copy_is_accepted_only_if_all_of_it_is_right(
             journal.enqueue("receipt", b"%d" % number)
         append(journal)
         with an_outage(journal):
-            copy = tmp_path / "copy"
-            shutil.copy(journal.path.with_suffix(".away"), copy)
+            copy, away = tmp_path / "copy", journal.path.with_suffix(".away")
+            # The writer takes its last records along into the file that was moved away; a copy has to wait for that.
+            until(lambda: not away.with_name(away.name + "-wal").exists() and holds(away, 302))
+            shutil.copy(away, copy)
             edit(copy)
             put_in_place(copy, journal)
             if reason is None:

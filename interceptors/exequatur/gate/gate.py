@@ -125,6 +125,18 @@ class Gate:
             return f"this worker's credential has ended: {self.workload.problem or 'it is about to be renewed'}"
         return None
 
+    def renew_credential(self) -> None:
+        """Renew this worker's credential if it is time, and only by a clock that can be right.
+
+        A credential that is dated in the wrong century would spoil every request that is signed under it.
+
+        Raises:
+            ConfigurationError: This worker can never be credentialed as it is.
+        """
+        now = self.clock()
+        if EARLIEST <= now <= LATEST:
+            self.workload.renew_if_due(now)
+
     def require_journal(self) -> Journal:
         """The evidence journal.
 

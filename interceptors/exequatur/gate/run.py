@@ -202,7 +202,7 @@ class GovernedRun:
         """Sign the request and pack it with what it stands on."""
         workload, info = self.gate.workload, self._info
         # A process that was asleep for long would sign with a credential that has ended.
-        workload.renew_if_due(self.gate.clock())
+        self.gate.renew_credential()
         request = workload.sign(
             Request(
                 **{name: getattr(core, name) for name in _CORE},

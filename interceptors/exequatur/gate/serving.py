@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from exequatur.gate.gate import EARLIEST, LATEST, Gate
+from exequatur.gate.gate import Gate
 from exequatur.lineage.journal import Journal
 from exequatur.policy.folder import PolicyFolder, PolicyWatch
 
@@ -77,7 +77,7 @@ class Serving:
             self._workers += 1
         try:
             # Before the worker polls: what it does is to be covered by the credential.
-            self._renew()
+            self._gate.renew_credential()
             yield
         finally:
             with self._lock:
@@ -105,19 +105,13 @@ class Serving:
             self._gate.journal.close()
             self._gate.journal = None
 
-    def _renew(self) -> None:
-        now = self._gate.clock()
-        # A credential that is dated in the wrong century would spoil every request that is signed under it.
-        if EARLIEST <= now <= LATEST:
-            self._gate.workload.renew_if_due(now)
-
     def _follow(self, stop: threading.Event) -> None:
         """Follow the revocation feed and keep the credential fresh, apart from the event loop."""
         interval = self._gate.settings.policy_poll_interval.total_seconds()
         while not stop.wait(min(interval, 1.0)):
             try:
                 self._gate.revocations.refresh()
-                self._renew()
+                self._gate.renew_credential()
             except Exception:  # this thread must not end
                 logger.exception("Following the revocation feed failed; it is tried again")
 
