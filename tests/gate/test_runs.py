@@ -340,3 +340,18 @@ class FailsOnce:
         if attempt == 1:
             raise ApplicationError("again")
         return "done"
+
+
+@pytest.mark.rule("W7")
+async def test_the_header_of_a_child_does_not_start_the_same_workflow_without_its_parent(stage):
+    s = await stage()
+    child_id = unique("child")
+    async with s.worker([Parent, Child], [act]):
+        await (await s.start(Parent.run, child_id, "x")).result()
+        done = deeds(child_id)
+        header = await start_headers(s.client.get_workflow_handle(child_id))
+        copy = await s.start_with(header, Child.run, "x", id=child_id)
+        failure = await failure_of(copy)
+    assert failure.type == "GrantRejected"
+    assert "delegation comes from another workflow" in failure.message
+    assert deeds(child_id) == done

@@ -232,6 +232,9 @@ class Naming:
     def evaluate(self, *_: Any, **__: Any) -> Decision:
         return Decision(True, self._names, ())
 
+    def fact_reads(self, action_id: str) -> frozenset[str] | None:
+        return None
+
 
 @pytest.mark.rule("E4")
 @pytest.mark.parametrize("names", [(), ("no such policy",), ("policy0", "no such policy")], ids=str)
