@@ -1,8 +1,11 @@
 """``make bench``: what the gate costs.
 
-Ungated and gated workers take turns against one server. Each is a process of its own, so that its CPU time (all
-threads) is the worker's alone. A third, gated worker is asked for the gate's latency, so that collecting it costs the
-others nothing. The raw cost of the primitives is measured in the same run.
+Three workers take turns against one server: an ungated one, one that does the gate's primitives and nothing else
+(:mod:`benchmarks.primitives`), and a gated one. Each is a process of its own, so that its CPU time (all threads) is the
+worker's alone. A fourth, gated worker is asked for the gate's latency, so that collecting it costs the others nothing.
+
+What the primitives cost is measured both ways: in a loop, and in that worker. Between two tasks a worker's memory goes
+cold, and there they cost several times as much.
 """
 
 from __future__ import annotations
@@ -24,11 +27,10 @@ from typing import Any
 from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
 
+from benchmarks.primitives import PRINCIPAL, REQUEST, Primitives
 from benchmarks.workload import FanOut, Sequential, pay, payment
-from exequatur import AuthorizationPlugin, Principal
-from exequatur.policy.arguments import ActivitySignature, convert_arguments
+from exequatur import AuthorizationPlugin
 from exequatur.policy.bundle import PolicyBundle
-from exequatur.statements.keys import SigningKey, verify_signature
 
 POLICIES = "\n".join(
     [
@@ -43,7 +45,7 @@ POLICIES = "\n".join(
         ),
     ]
 )
-PRINCIPAL = Principal("Agent", "payer")
+SIDES = ("ungated", "primitives", "gated")
 KINDS: dict[str, tuple[Any, int]] = {"sequential": (Sequential.run, 100), "fan-out": (FanOut.run, 100)}
 
 
@@ -118,20 +120,13 @@ def microseconds(action: Callable[[], object], times: int = 2000) -> float:
     return statistics.median(batches)
 
 
-def primitives() -> dict[str, float]:
+def in_a_loop() -> dict[str, float]:
     """CPU microseconds of one signature, one verification and one Cedar decision with the benchmark's policies."""
-    key, data = SigningKey.generate(), b"x" * 900
-    signature = key.sign(data)
-    bundle = PolicyBundle.from_parts(POLICIES)
-    context = {"args": convert_arguments(ActivitySignature.of(pay), [payment(1)]).value}
-
-    def cedar() -> object:
-        return bundle.evaluate(PRINCIPAL.uid, 'Action::"pay"', 'Workflow::"w"', context)
-
+    primitives = Primitives(PolicyBundle.from_parts(POLICIES))
     return {
-        "sign": microseconds(lambda: key.sign(data)),
-        "verify": microseconds(lambda: verify_signature(key.x, signature, data)),
-        "Cedar": microseconds(cedar),
+        "sign": microseconds(lambda: primitives.sign(REQUEST)),
+        "verify": microseconds(lambda: primitives.verify(REQUEST)),
+        "Cedar": microseconds(lambda: primitives.cedar(pay, [payment(1)])),
     }
 
 
@@ -148,70 +143,76 @@ async def bench(rounds: int) -> None:
     policies.mkdir()
     (policies / "bench.cedar").write_text(POLICIES)
     state = folder / "state"
-    figures = {(kind, gated): Figures() for kind in KINDS for gated in (False, True)}
+    figures = {(kind, side): Figures() for kind in KINDS for side in SIDES}
     try:
         async with await WorkflowEnvironment.start_local(
             dev_server_existing_path=terminal, dev_server_log_level="error"
         ) as server:
             target = server.client.service_client.config.target_host
             plugin = AuthorizationPlugin.embedded(policies, state_dir=state, principal=PRINCIPAL)
-            clients = {False: await Client.connect(target), True: await Client.connect(target, plugins=[plugin])}
+            plain, client = await Client.connect(target), await Client.connect(target, plugins=[plugin])
+            clients = {"ungated": plain, "primitives": plain, "gated": client}
             gate = ("--policies", str(policies))
             async with (
-                worker(target, "plain", state) as plain,
+                worker(target, "ungated", state) as ungated,
+                worker(target, "primitives", state, *gate, "--primitives") as primitives,
                 worker(target, "gated", state, *gate) as gated,
                 worker(target, "timed", state, *gate, "--latencies") as timed,
             ):
-                sides = {False: ("plain", plain), True: ("gated", gated)}
+                processes = dict(zip(SIDES, (ungated, primitives, gated), strict=True))
                 for number in range(rounds + 1):
                     for kind in KINDS:
-                        for side, (queue, process) in sides.items():
+                        for side, process in processes.items():
                             kept = figures[kind, side] if number else None  # the first round warms up
-                            await run_once(clients[side], queue, kind, process, kept)
+                            await run_once(clients[side], side, kind, process, kept)
                 latencies = {}
                 for kind in KINDS:
                     for _ in range(3):
-                        await run_once(clients[True], "timed", kind, timed, None)
+                        await run_once(client, "timed", kind, timed, None)
                     latencies[kind] = json.loads(await timed.ask("latency"))
     finally:
         shutil.rmtree(folder)
-    report(figures, latencies, primitives(), rounds)
+    report(figures, latencies, in_a_loop(), rounds)
 
 
 def report(
-    figures: dict[tuple[str, bool], Figures],
+    figures: dict[tuple[str, str], Figures],
     latencies: dict[str, list[float]],
     raw: dict[str, float],
     rounds: int,
 ) -> None:
     print(
-        f"\nMedians of {rounds} rounds; 100 activities a run; 50 policies. Worker CPU is all threads of its process.\n"
+        f"\nMedians of {rounds} rounds; 100 activities a run; 50 policies. Worker CPU is all threads of its process;\n"
+        "the ratio is the median of those of each round.\n"
     )
-    print(f"{'':12} {'':9} {'CPU ms/act':>11} {'act/s':>8} {'history B/act':>14}")
-    floor = 2 * raw["sign"] + 2 * raw["verify"] + raw["Cedar"]
+    print(f"{'':12} {'':10} {'CPU ms/act':>11} {'ratio':>6} {'act/s':>7} {'history B/act':>14}")
     for kind in KINDS:
-        plain, gated = figures[kind, False], figures[kind, True]
-        for name, each in (("ungated", plain), ("gated", gated)):
+        plain = figures[kind, "ungated"]
+        for side in SIDES:
+            each = figures[kind, side]
             cpu, wall = statistics.median(each.cpu), statistics.median(each.wall)
-            print(f"{kind:12} {name:9} {cpu:11.3f} {1 / wall:8.0f} {each.bytes:14.0f}")
-        pairs = [after / before for before, after in zip(plain.cpu, gated.cpu, strict=True)]
-        more = (statistics.median(gated.cpu) - statistics.median(plain.cpu)) * 1000
-        print(
-            f"{kind:12} {'ratio':9} {statistics.median(pairs):11.2f} "
-            f"{statistics.median(plain.wall) / statistics.median(gated.wall):8.2f} "
-            f"{gated.bytes - plain.bytes:+14.0f}"
+            ratio = statistics.median(after / before for before, after in zip(plain.cpu, each.cpu, strict=True))
+            print(f"{kind:12} {side:10} {cpu:11.3f} {ratio:6.2f} {1 / wall:7.0f} {each.bytes:14.0f}")
+        least, whole = (
+            statistics.median(after - before for before, after in zip(plain.cpu, figures[kind, side].cpu, strict=True))
+            for side in SIDES[1:]
         )
-        print(f"{'':12} the gate costs {more:.0f} µs of CPU an activity, {more / floor:.2f} times its primitives")
+        print(
+            f"{'':12} The gate adds {whole * 1000:.0f} µs of CPU an activity, {whole / least:.2f} times the "
+            f"{least * 1000:.0f} of its primitives,\n"
+            f"{'':12} and {figures[kind, 'gated'].bytes - plain.bytes:.0f} bytes of history."
+        )
         gate = latencies[kind]
         print(
-            f"{'':12} gate latency with the journal's fsync: p50 {percentile(gate, 0.5):.1f} ms, "
-            f"p99 {percentile(gate, 0.99):.1f} ms ({len(gate)} activities)\n"
+            f"{'':12} Gate latency with the journal's fsync: p50 {percentile(gate, 0.5):.1f} ms, "
+            f"p99 {percentile(gate, 0.99):.1f} ms ({len(gate)} activities).\n"
         )
-    print("Primitives, CPU µs: " + ", ".join(f"{name} {cost:.0f}" for name, cost in raw.items()))
+    floor = 2 * raw["sign"] + 2 * raw["verify"] + raw["Cedar"]
     print(
-        f"An activity needs two signatures, two verifications and one decision: {floor:.0f} µs. In this benchmark one"
+        f"In a loop, CPU µs: {', '.join(f'{name} {cost:.0f}' for name, cost in raw.items())}. An activity needs two\n"
+        f"signatures, two verifications and one decision, {floor:.0f}, and a commit of the journal."
     )
-    print("process serves both sides, and a signature that a process made or verified is not verified again.")
+    print("The gated worker serves both sides, and does not verify again what it signed itself.")
 
 
 def main() -> None:

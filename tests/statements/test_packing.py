@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 
 from exequatur.errors import StatementError
+from exequatur.statements.encoding import digest
 from exequatur.statements.packing import _DICTIONARY, MAX_TOKENS, pack, unpack
 from tests.simulator import Scene, forge, header_of, refused
 
@@ -158,3 +159,35 @@ def test_a_first_token_that_nobody_signed_does_not_upset_the_second(scene: Scene
     # What is deflated in a second token refers to the first.
     with suppress(StatementError):
         unpack(framed(body_of(deflated(first)), body_of(deflated(b"{}\x00{}"))))
+
+
+def test_what_the_tokens_before_give_is_referred_to(scene: Scene) -> None:
+    tokens = [scene.grant, scene.workflows.credential, scene.request]
+    # The request names the grant's digest, and its kid is the thumbprint of the credential's key.
+    alone = sum(len(pack([token])) - 1 for token in tokens)
+    assert alone - len(pack(tokens)) > 2 * 30
+    assert unpack(pack(tokens)) == tokens
+    assert unpack(pack(tokens[1:], kept=tokens[:1])) == tokens
+
+
+def test_only_so_many_digests_are_referred_to(scene: Scene) -> None:
+    header = header_of(scene.grant)
+    digests = [digest(str(number)) for number in range(200)]
+    tokens = [forge(header, {"all": each}, scene.attacker) for each in (digests, digests[::-1])]
+    assert unpack(pack(tokens)) == tokens
+
+
+@pytest.mark.rule("K4")
+@pytest.mark.parametrize("reference", [b"\x02~", b'\x02"', b"\x02\x10", b"\x02\xff", b"\x02"])
+def test_a_reference_to_what_is_not_there_is_refused(scene: Scene, reference: bytes) -> None:
+    first, second = deflated(b"{}\x00{}"), b'{"kid":%s}\x00{}' % reference
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, _DICTIONARY + b"{}\x00{}")
+    stream = deflater.compress(second) + deflater.flush()
+    with refused("K4"):
+        unpack(framed(body_of(first), body_of(stream), body_of(stream)))
+
+
+@pytest.mark.rule("K4")
+def test_the_first_token_has_nothing_to_refer_to(scene: Scene) -> None:
+    with refused("K4"):
+        unpack(framed(body_of(deflated(b'{"kid":\x02 }\x00{}'))))
