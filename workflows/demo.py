@@ -32,7 +32,7 @@ _SERVER_PATIENCE = 30.0
 async def tell(options: argparse.Namespace, folder: Path, processes: Processes, terminal: Terminal) -> int:
     """Tell the whole story and return the exit code."""
     if task := asyncio.current_task():
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     begun = time.monotonic()
     server, target, ui = _start_server(options, processes)

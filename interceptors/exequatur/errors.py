@@ -41,3 +41,11 @@ class JournalError(ExequaturError):
 
 class ReplayedRequestError(ExequaturError):
     """The same request was already used for the same run and attempt."""
+
+
+class EvidenceError(ExequaturError):
+    """Evidence is malformed, inconsistent or cannot be read."""
+
+
+class StoreUnavailableError(EvidenceError):
+    """The evidence store cannot be reached, read or written now; of the evidence itself this says nothing."""

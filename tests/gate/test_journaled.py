@@ -152,7 +152,38 @@ async def test_seals_are_on_record_and_the_whole_log_verifies(stage: Callable[..
     assert {seal.workflow_id for seal in seals} == {handle.id for handle in handles}
     assert {seal.outcome for seal in seals} == {"completed"}
     [file] = (s.state / "journal").glob("*.db")
-    assert verify(file) == len(s.records()) == 15
+    assert verify(file) == len(s.records()) == 16
+    assert s.records()[0].kind == "bundle"
+
+
+async def test_of_the_arguments_the_journal_holds_what_policies_read(stage: Callable[..., Any]) -> None:
+    s = await stage(
+        PERMIT_ALL
+        + '@id("no") forbid(principal, action == Action::"pays", resource) when { context.args.order.total > 9 };'
+    )
+
+    @activity.defn
+    async def pays(order: dict[str, Any], note: str) -> None:
+        raise AssertionError("it ran")
+
+    async with s.worker([OneActivity], [pays]):
+        await failure_of(await start_one(s, pays, {"total": 10, "iban": MARKER}, MARKER))
+    [decision] = s.records("decision")
+    assert json.loads(json.loads(decision.body)["arguments"]) == {"order": {"total": 10}}
+    assert not any(MARKER in record.body.decode() for record in s.records())
+
+
+async def test_what_is_revoked_is_on_record_before_the_decisions_that_know_it(stage: Callable[..., Any]) -> None:
+    s = await stage()
+    s.plugin.revoke(workflow="elsewhere", reason="before")
+    async with s.worker([OneActivity], [act]):
+        s.plugin.revoke(principal='User::"nobody"', reason="while it runs")
+        await (await start_one(s, act, "x")).result()
+    kinds = [record.kind for record in s.records()]
+    assert kinds.count("revocation") == 2
+    assert kinds.index("decision") > max(place for place, kind in enumerate(kinds) if kind == "revocation")
+    reasons = [json.loads(record.body)["reason"] for record in s.records() if record.kind == "revocation"]
+    assert reasons == ["before", "while it runs"]
 
 
 async def test_no_argument_result_or_detail_is_written_or_logged(
@@ -161,7 +192,7 @@ async def test_no_argument_result_or_detail_is_written_or_logged(
     caplog.set_level(logging.DEBUG, "exequatur")
     s = await stage(
         PERMIT_ALL
-        + '@id("no") forbid(principal, action == Action::"reads_async", resource) when { context.args.folder != "" };'
+        + '@id("no") forbid(principal, action == Action::"reads_async", resource);'
     )
     async with s.worker([OneActivity], [act, flaky, sleeps, reads_async]):
         assert MARKER in await (await start_one(s, act, MARKER)).result()
@@ -210,4 +241,4 @@ async def test_a_journal_that_stops_between_decision_and_receipt_keeps_the_recei
             writer.path.with_suffix(".aside").rename(writer.path)
             await eventually(lambda: writer.healthy)
     assert [receipt.outcome for receipt in s.statements("receipt", Receipt)] == ["completed"]
-    assert verify(writer.path) == 3
+    assert verify(writer.path) == 4

@@ -86,7 +86,7 @@ async def test_workers_inherit_the_plugin_from_their_client_and_use_the_sandbox_
     s = await stage()
     async with Worker(s.client, task_queue=s.queue, workflows=[Acts], activities=[act], activity_executor=s.executor):
         await runs(s, s.client, s.queue)
-    assert {"decision", "receipt", "seal"} == {record.kind for record in s.records()}
+    assert {"bundle", "decision", "receipt", "seal"} == {record.kind for record in s.records()}
 
 
 @pytest.mark.filterwarnings("ignore:The same plugin type")  # the SDK's own advice

@@ -30,6 +30,7 @@ from temporalio.worker import (
 from exequatur.errors import ConfigurationError, ExequaturError
 from exequatur.gate.revocations import Revocations
 from exequatur.gate.wire import PREFIX
+from exequatur.statements.jws import parse
 from exequatur.statements.models import Receipt
 from tests.gate.conftest import PERMIT_ALL, Stage, deeds, failure_of, happened
 from tests.gate.single import OneActivity, eventually, grant_of, start_one
@@ -539,6 +540,7 @@ async def test_a_body_does_not_begin_with_other_arguments_than_were_judged(
         failure = await failure_of(handle)
     assert failure.type == "GrantRejected"
     assert "arguments were changed" in failure.message
+    assert parse(failure.details[0]["receipt"], Receipt).claims.outcome == "rejected"
     assert deeds(handle.id) == []
 
 

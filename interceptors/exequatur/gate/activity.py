@@ -42,7 +42,7 @@ from exequatur.gate.attempt import Attempt, Judgement
 from exequatur.gate.codec import decoded_here
 from exequatur.gate.gate import Gate
 from exequatur.gate.heartbeat import sign_details
-from exequatur.gate.running import Running
+from exequatur.gate.running import CHANGED, Running
 from exequatur.gate.wire import RECEIPT, payloads_digest, without_ours
 from exequatur.lineage.record import Entry
 from exequatur.policy.arguments import ActivitySignature
@@ -103,6 +103,11 @@ class ActivityInbound(ActivityInboundInterceptor):
             if running.revoked is None:
                 raise
             raise await self._revoked(running, entry) from None
+        except GrantRejected as err:
+            if entry is None or err.message != CHANGED:
+                self._close(running, entry, "failed")
+                raise
+            raise await self._denied(attempt, _rejected(running.judgement, CHANGED), entry) from None
         except BaseException as err:
             self._close(running, entry, _outcome_of(err))
             raise
@@ -364,7 +369,10 @@ def _outcome_of(error: BaseException) -> Outcome:
 
 
 def _decision(attempt: Attempt, judgement: Judgement) -> bytes:
-    """The journal's record of a decision: enough to make it again from the archived bundle and the history."""
+    """The journal's record of a decision: enough to make it again from the archived bundle and the history.
+
+    Of the arguments it holds what policies read, because only that was given to Cedar.
+    """
     info, authorized = attempt.info, attempt.authorized
     return compact_json(
         {
@@ -377,6 +385,8 @@ def _decision(attempt: Attempt, judgement: Judgement) -> bytes:
             "attempt": info.attempt,
             "principal": judgement.principal,
             "args": attempt.input_digest,
+            "arguments": judgement.arguments.decode(),
+            "fault": judgement.fault,
             "facts": judgement.facts.decode(),
             "decision": judgement.decision,
             "enforced": attempt.enforced,

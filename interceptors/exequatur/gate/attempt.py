@@ -58,6 +58,10 @@ class Judgement:
     """Seconds since 1970."""
     policies: tuple[PolicyRef, ...] = ()
     facts: bytes = b"{}"
+    arguments: bytes = b"{}"
+    """What Cedar was given of the arguments."""
+    fault: str | None = None
+    """Why Cedar was not asked about them."""
     principal: str = ""
 
     @property
@@ -128,6 +132,8 @@ class Attempt:
             decision="allow" if verdict.allowed else "deny",
             policies=verdict.policies,
             facts=compact_json(facts),
+            arguments=compact_json(verdict.arguments),
+            fault=verdict.fault,
             until=until,
         )
         if verdict.allowed:

@@ -16,6 +16,7 @@ from exequatur.identity.workload import Workload
 from exequatur.lineage.journal import Journal
 from exequatur.policy.bundle import PolicyBundle
 from exequatur.settings import Settings
+from exequatur.statements.encoding import compact_json
 from exequatur.statements.trust import TrustStore
 
 if TYPE_CHECKING:
@@ -66,9 +67,13 @@ class Gate:
         self.epoch = 1
         self.running: set[Running] = set()
         self._lock = threading.Lock()
+        self._archiving = threading.Lock()
+        self._archived = 0
+        """How many revocations the journal holds."""
         self.revocations = revocations(self._changed)
 
     def _changed(self) -> None:
+        self.archive_revocations()
         with self._lock:
             self.epoch += 1
             running = list(self.running)
@@ -77,6 +82,7 @@ class Gate:
 
     def put_in_force(self, bundle: PolicyBundle) -> None:
         """Swap the policy bundle. Running activities are judged by it at once."""
+        self.archive(bundle)
         self.policy = InForce(bundle, self.policy.sequence + 1)
         self.metrics.policy_reloaded(refused=False)
         logger.info(
@@ -85,6 +91,35 @@ class Gate:
             extra={"bundle": bundle.digest, "sequence": self.policy.sequence},
         )
         self._changed()
+
+    def archive(self, bundle: PolicyBundle) -> None:
+        """Put a bundle into the evidence, before the first decision that it makes."""
+        self._keep("bundle", bundle.source.archive)
+
+    def archive_revocations(self) -> None:
+        """Put what has become known to be revoked into the evidence, before the first decision that knows it."""
+        with self._archiving:
+            if self.journal is None:
+                return
+            for entry in self.revocations.entries[self._archived :]:
+                self._keep("revocation", compact_json(entry.model_dump(exclude_defaults=True)))
+                self._archived += 1
+
+    def _keep(self, kind: str, body: bytes) -> None:
+        """Never raises: what is put in force or revoked must take effect all the same."""
+        try:
+            if self.journal is not None:
+                self.journal.enqueue(kind, body)
+        except (JournalError, ValueError):
+            logger.exception("A %s is not in the evidence", kind)
+
+    def begin_evidence(self, journal: Journal | None) -> None:
+        """Put the evidence into another journal; what decisions in it stand on comes first."""
+        with self._archiving:
+            self.journal, self._archived = journal, 0
+        if journal is not None:
+            self.archive(self.policy.bundle)
+            self.archive_revocations()
 
     def refuse_bundle(self, error: PolicyError) -> None:
         """Say that an edited bundle was refused and that the old one stays."""

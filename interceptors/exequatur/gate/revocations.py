@@ -76,6 +76,11 @@ class Revocations:
     def version(self) -> int:
         return len(self._entries)
 
+    @property
+    def entries(self) -> tuple[Revocation, ...]:
+        """All revocations, in the feed's order."""
+        return self._entries
+
     def age(self) -> float:
         """Seconds since the feed was last read."""
         return max(0.0, time.monotonic() - self._read_at)

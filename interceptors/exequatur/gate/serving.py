@@ -87,7 +87,7 @@ class Serving:
 
     def _start(self) -> None:
         gate = self._gate
-        gate.journal = Journal.open(self._journal)
+        gate.begin_evidence(Journal.open(self._journal))
         gate.revocations.refresh()
         self._watch.start()
         self._stop = threading.Event()
@@ -101,9 +101,9 @@ class Serving:
         self._watch.stop()
         if self._thread:
             self._thread.join(timeout=5)
-        if self._gate.journal:
-            self._gate.journal.close()
-            self._gate.journal = None
+        if journal := self._gate.journal:
+            self._gate.begin_evidence(None)
+            journal.close()
 
     def _follow(self, stop: threading.Event) -> None:
         """Follow the revocation feed and keep the credential fresh, apart from the event loop."""

@@ -81,6 +81,23 @@ class Conversion:
                 return found
         return None
 
+    def given(self, reads: Iterable[Path]) -> dict[str, Any]:
+        """Return the part of the record that the given reads can see; to them it is the same as the whole."""
+        out: dict[str, Any] = {}
+        for read in reads:
+            if not read:
+                return self.value
+            source, target = self.value, out
+            for length, key in enumerate(read, 1):
+                if key not in source:
+                    break
+                node = source[key]
+                if length == len(read) or type(node) is not dict or "__extn" in node:
+                    target[key] = node
+                    break
+                source, target = node, target.setdefault(key, {})
+        return out
+
     def _fault_at(self, read: Path) -> tuple[Path, str] | None:
         for length in range(len(read) + 1):
             if read[:length] in self.faults:

@@ -14,7 +14,7 @@ E6  An allow stands no longer than the shortest ``@ttl`` among the policies that
 import datetime
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from exequatur.policy.arguments import Conversion
@@ -47,12 +47,16 @@ class Verdict:
         policies: The determining policies, in the order of the bundle.
         errors: Why there is no allow, other than by policy; no argument values.
         ttl: How long an allow may stand between two checks; None if no policy says so.
+        arguments: The part of the arguments that Cedar was given.
+        fault: Why Cedar was not asked: what it says of an argument (E1).
     """
 
     allowed: bool
     policies: tuple[PolicyRef, ...]
     errors: tuple[str, ...]
     ttl: datetime.timedelta | None
+    arguments: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    fault: str | None = None
 
 
 def decide(
@@ -100,33 +104,36 @@ def _decide(
     action_id = _action_id(action)
     if action_id is None:
         return _refusal('the action must be {"type": "Action", "id": ...} or Action::"..." without escapes')
-    fault = arguments.fault_for(bundle.reads(action_id))
+    reads = bundle.reads(action_id)
+    fault = arguments.fault_for(reads)
     if fault is not None:  # [E1]
-        return _refusal(fault[1])
+        return replace(_refusal(fault[1]), fault=fault[1])
+    given = arguments.given(reads)
     kind, name = uid_of(principal_entity["uid"])
     decision = bundle.evaluate(
         {"type": kind, "id": name},
         {"type": ACTION_TYPE, "id": action_id},
         resource,
-        _context(bundle, action_id, arguments, facts),
+        _context(bundle, action_id, given, facts),
         principal_entity=principal_entity,
     )
     infos = [bundle.policies[policy_id] for policy_id in decision.reasons]  # E4
     policies = tuple(PolicyRef(info.id, info.reason) for info in infos)
     if decision.errors:  # [E2]
-        return Verdict(False, policies, tuple(_readable(bundle, error) for error in decision.errors), None)
+        return Verdict(False, policies, tuple(_readable(bundle, error) for error in decision.errors), None, given)
     if not decision.allowed:  # [E3]
-        return Verdict(False, policies, (), None)
+        return Verdict(False, policies, (), None, given)
     if not infos:  # [E4]
         return _refusal("Cedar allowed without naming a policy")
-    return Verdict(True, policies, (), min((info.ttl for info in infos if info.ttl is not None), default=None))  # E6
+    ttl = min((info.ttl for info in infos if info.ttl is not None), default=None)  # E6
+    return Verdict(True, policies, (), ttl, given)
 
 
 def _context(
-    bundle: PolicyBundle, action_id: str, arguments: Conversion, facts: Mapping[str, Any]
+    bundle: PolicyBundle, action_id: str, arguments: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> Mapping[str, Any]:
     """What Cedar is given: the part of the context that can make a difference. Converting costs more than deciding."""
-    context = {**facts, "args": arguments.value}
+    context = {**facts, "args": arguments}
     read = bundle.fact_reads(action_id)
     return context if read is None else {name: value for name, value in context.items() if name in read}
 

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import re
-import struct
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,7 @@ MAX_BUNDLE_BYTES = 16 * 1024 * 1024
 SCHEMA_NAMES = ("schema.cedarschema", "schema.cedarschema.json")
 ENTITIES_NAME = "entities.json"
 
-_DIGEST_DOMAIN = b"exequatur-policy-bundle-v1"
+ARCHIVE_FORMAT = "exequatur policy bundle v1"
 _TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|;', re.DOTALL)
 _BLANK = re.compile(r"(?:\s|//[^\n]*)*")
 
@@ -62,23 +61,57 @@ class BundleSource:
         return documents
 
     @cached_property
-    def digest(self) -> str:
-        """Base64url SHA-256 over domain, schema, policies and canonical entities, each labelled and length-prefixed.
+    def archive(self) -> bytes:
+        """What the evidence keeps of a bundle: JSON with sorted members and no white space.
+
+        File names are not in it, so that renaming a file makes no other bundle.
 
         Raises:
-            PolicyError: The entities are no JSON list.
+            PolicyError: The entities are no JSON list, or a text is not representable in UTF-8.
         """
-        entities = json.dumps(self.entity_documents, sort_keys=True, separators=(",", ":"))
-        schema = "" if self.schema is None else self.schema.text
-        digest = hashlib.sha256(_DIGEST_DOMAIN)
-        for label, text in (
-            ("schema" if self.schema is not None else "no schema", schema),
-            ("policies", self.policy_text),
-            ("entities", entities),
-        ):
-            data = text.encode()
-            digest.update(struct.pack(">I", len(label)) + label.encode() + struct.pack(">Q", len(data)) + data)
-        return base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode()
+        content = {
+            "format": ARCHIVE_FORMAT,
+            "schema": None if self.schema is None else self.schema.text,
+            "policies": self.policy_text,
+            "entities": self.entity_documents,
+        }
+        try:
+            return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise PolicyError(f"The policies are not representable in UTF-8: {error.reason}.") from None
+
+    @cached_property
+    def digest(self) -> str:
+        """Base64url SHA-256 of the archive.
+
+        Raises:
+            PolicyError: As for :attr:`archive`.
+        """
+        return base64.urlsafe_b64encode(hashlib.sha256(self.archive).digest()).rstrip(b"=").decode()
+
+    @classmethod
+    def from_archive(cls, data: bytes) -> "BundleSource":
+        """Read back what :attr:`archive` gave.
+
+        Raises:
+            PolicyError: It is not an archive, or too large.
+        """
+        if len(data) > MAX_BUNDLE_BYTES:
+            raise PolicyError(f"The archived bundle has {len(data)} bytes, more than {MAX_BUNDLE_BYTES}.")
+        try:
+            content = json.loads(data)
+        except (ValueError, RecursionError):
+            content = None
+        if not isinstance(content, dict) or content.get("format") != ARCHIVE_FORMAT:
+            raise PolicyError("This is not an archived policy bundle of a known version.")
+        schema, policies, entities = content.get("schema"), content.get("policies"), content.get("entities")
+        if len(content) != 4 or not isinstance(schema, str | None) or not isinstance(policies, str):
+            raise PolicyError("The archived policy bundle is malformed.")
+        return cls(
+            (SourceFile("policies", policies),),
+            None if schema is None else SourceFile("schema", schema),
+            SourceFile("entities", json.dumps(entities)) if entities else None,
+        )
 
 
 def read_folder(folder: Path) -> BundleSource:
@@ -127,6 +160,8 @@ def check_size(source: BundleSource) -> None:
     files = [*source.policies, *(file for file in (source.schema, source.entities) if file is not None)]
     try:
         size = sum(len(file.text.encode()) for file in files)
+        if size <= MAX_BUNDLE_BYTES:
+            size = len(source.archive)  # escaped, so it may be longer
     except UnicodeEncodeError:
         raise PolicyError("The policies hold a lone surrogate, which is not valid Unicode. Remove it.") from None
     if size > MAX_BUNDLE_BYTES:
