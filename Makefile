@@ -8,10 +8,10 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench mutate docs clean
+.PHONY: help demo test lint format bench bench-audit mutate mutate-audit docs clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-14s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-14s %s\n' "$$name" "$$text"; done
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' || \
@@ -40,8 +40,14 @@ format: $(READY) ## rewrite the code in the one style
 bench: $(READY) ## what the gate costs, beside the same work without it
 	@$(RUN) python -m benchmarks.gate $(ARGS)
 
+bench-audit: $(READY) ## how fast histories are audited, up to the longest that Temporal allows
+	@$(RUN) python -m benchmarks.audit $(ARGS)
+
 mutate: $(READY) ## switch off each security rule in turn and name the test that notices
 	@$(RUN) python -m tests.mutate $(ARGS)
+
+mutate-audit: $(READY) ## change recorded histories in every way and show that the audit notices
+	@$(RUN) python -m tests.audit.mutants $(ARGS)
 
 docs: $(READY) ## regenerate docs/settings.md from the settings
 	@$(RUN) python -c 'from exequatur.settings import settings_page; print(settings_page(), end="")' > docs/settings.md.new

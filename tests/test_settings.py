@@ -93,6 +93,8 @@ def test_every_setting_can_be_given_in_the_file(folder: Path):
         unavailable_wait = "0s"
         unavailable_retry_delay = "1.5s"
         max_delegation_depth = 3
+        evidence_store = "postgresql://db/evidence"
+        ship_interval = "2s"
         [continues_as]
         Order = ["OrderV2", "OrderV3"]
         [[observe]]
@@ -125,6 +127,8 @@ def test_every_setting_can_be_given_in_the_file(folder: Path):
         "unavailable_wait": timedelta(0),
         "unavailable_retry_delay": timedelta(seconds=1.5),
         "max_delegation_depth": 3,
+        "evidence_store": "postgresql://db/evidence",
+        "ship_interval": timedelta(seconds=2),
     }
 
 
@@ -138,6 +142,7 @@ def test_every_setting_can_be_given_in_the_environment(monkeypatch: pytest.Monke
         "recorded_queues": ('["legacy-*", "with,comma"]', ("legacy-*", "with,comma")),
         "continues_as": ('{"Order": ["OrderV2"]}', {"Order": ("OrderV2",)}),
         "max_delegation_depth": ("3", 3),
+        "evidence_store": ("evidence.db", "evidence.db"),
     }
     for name in Settings.model_fields:
         text, _ = given_values.setdefault(name, ("90s", timedelta(seconds=90)))

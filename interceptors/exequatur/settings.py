@@ -202,6 +202,13 @@ class Settings(BaseModel):
         8, description="How many child workflows deep a grant may be delegated, 1 to 16."
     )
 
+    evidence_store: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="Shared store that the journal is shipped to: a SQLite file or `postgresql://…`; needs "
+        "`exequatur[store]`.",
+    )
+    ship_interval: Interval = Field(timedelta(seconds=5), description="How often the journal is shipped.")
+
     @model_validator(mode="after")
     def _possible(self) -> Self:
         broken = [rule for rule in _COMBINATIONS if rule.broken(self)]

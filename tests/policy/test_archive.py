@@ -53,7 +53,8 @@ def test_what_is_no_archive_is_refused(data: bytes) -> None:
 
 
 def test_an_archive_that_is_too_large_is_refused() -> None:
-    archive = {"format": "exequatur policy bundle v1", "schema": None, "policies": "x" * MAX_BUNDLE_BYTES, "entities": []}
+    text = "x" * MAX_BUNDLE_BYTES
+    archive = {"format": "exequatur policy bundle v1", "schema": None, "policies": text, "entities": []}
     with pytest.raises(PolicyError, match="more than"):
         BundleSource.from_archive(json.dumps(archive).encode())
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from exequatur.gate.gate import Gate
 from exequatur.lineage.journal import Journal
+from exequatur.lineage.shipper import Shipper
 from exequatur.policy.folder import PolicyFolder, PolicyWatch
 
 _SETTLE = 0.05
@@ -44,6 +45,9 @@ class Serving:
         )
         self._refreshed = policies.state()
         self._thread: threading.Thread | None = None
+        self._shipper: Shipper | None = None
+        if store := gate.settings.evidence_store:
+            self._shipper = Shipper(journal, store, gate.settings.ship_interval.total_seconds())
 
     async def refresh(self) -> None:
         """Bring the policies up to date in a process that runs no worker and so does not watch them."""
@@ -95,6 +99,8 @@ class Serving:
             target=self._follow, args=(self._stop,), name="exequatur-revocations", daemon=True
         )
         self._thread.start()
+        if self._shipper:
+            self._shipper.start()
 
     def _end(self) -> None:
         self._stop.set()
@@ -104,6 +110,8 @@ class Serving:
         if journal := self._gate.journal:
             self._gate.begin_evidence(None)
             journal.close()
+        if self._shipper:
+            self._shipper.stop()
 
     def _follow(self, stop: threading.Event) -> None:
         """Follow the revocation feed and keep the credential fresh, apart from the event loop."""

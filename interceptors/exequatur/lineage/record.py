@@ -123,6 +123,32 @@ def read(path: Path) -> Iterator[Record]:
             yield _record(log_id, row, path)
 
 
+def read_from(path: Path, index: int, count: int, size: int) -> tuple[str, list[Record]]:
+    """Read a part of a journal file, and leave the file at once.
+
+    Args:
+        path: The ``.db`` file.
+        index: Position of the first record, if the log has it.
+        count: The most records.
+        size: Bytes of bodies after which no further record is read.
+
+    Returns:
+        The log's id and the records in order; the chain is not checked.
+
+    Raises:
+        JournalError: As for :func:`read`.
+    """
+    records: list[Record] = []
+    with FailuresNamed(path), closing(_connect_to_read(path)) as db:
+        log_id = log_id_of(db, path)
+        for row in db.execute(f"{_SELECT} WHERE idx >= ? ORDER BY idx LIMIT ?", (index, count)):
+            records.append(_record(log_id, row, path))
+            size -= len(records[-1].body)
+            if size < 0:
+                break
+    return log_id, records
+
+
 def verify(path: Path) -> int:
     """Recompute the whole chain of a journal file.
 

@@ -1,0 +1,66 @@
+"""The codes of findings: stable names, how much each weighs, and what it means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Code:
+    """What a code stands for."""
+
+    severity: Literal["violation", "unchecked", "unproven", "notice"]
+    meaning: str
+
+
+CODES: dict[str, Code] = {
+    # The history itself.
+    "history-malformed": Code("unchecked", "The input is not a workflow history that can be read."),
+    "history-unknown-fields": Code("unchecked", "The history has fields of a newer Temporal version."),
+    "history-events": Code("violation", "Events are missing, doubled, out of order or contradict each other."),
+    "payload-encoded": Code("unchecked", "A payload is encoded with a codec that the audit was not given."),
+    # The run.
+    "run-ungoverned": Code("violation", "The run was started without a grant and its type is not exempt."),
+    "run-exempt": Code("notice", "The run was started without a grant; the trust file exempts its type."),
+    "start-unreadable": Code("violation", "The start header cannot be read or holds something foreign."),
+    "grant-invalid": Code("violation", "The grant or a delegation does not verify, or is for something else."),
+    "start-not-granted": Code("violation", "The run was started otherwise than it was granted."),
+    "grant-expired": Code("violation", "An activity ran when its grant had not begun or had ended."),
+    "grant-revoked": Code("violation", "An activity was allowed although it had been revoked."),
+    "key-unknown": Code("unchecked", "The trust file does not know a key that signed something."),
+    "self-notarised": Code("unproven", "The issuer is an embedded development authority; it vouches for itself."),
+    "time-unproven": Code("unproven", "Times are what server and workers say; no checkpoint bounds them."),
+    "time-bounded": Code("notice", "Witnesses of a checkpoint had seen the whole run by a time."),
+    "run-observed": Code("notice", "The run was in observe mode; nothing was enforced."),
+    "run-reset": Code("notice", "The run is a reset of another run."),
+    "run-linked": Code("unproven", "A run before or after this one, or its parent, was not part of the audit."),
+    # Activities.
+    "request-missing": Code("violation", "An activity was scheduled without a signed request."),
+    "request-invalid": Code("violation", "A request does not verify, or is for another activity."),
+    "request-withdrawn": Code("unproven", "A request left no event; the workflow may have withdrawn it."),
+    "chain-broken": Code("violation", "Requests and receipts do not follow from each other."),
+    "receipt-missing": Code("violation", "A result has no receipt: whoever made it was not a gated worker."),
+    "receipt-invalid": Code("violation", "A receipt does not verify, or is for another activity or result."),
+    "result-recorded": Code("unproven", "The grant lets this task queue leave receipts out."),
+    "denial-unsigned": Code("violation", "A failure that claims to be the gate's carries no valid signed denial."),
+    "attempt-unaccounted": Code("unproven", "The evidence has no record of an attempt."),
+    "not-enforced": Code("notice", "The gate said no, and the activity ran, because it was only observed."),
+    # Evidence.
+    "evidence-missing": Code("unchecked", "The journal that a receipt names is not in the evidence."),
+    "evidence-invalid": Code("violation", "A journal record was changed, or is not the one that a receipt names."),
+    "decision-contradicts": Code("violation", "A recorded decision contradicts the history, the grant or its receipt."),
+    "decision-differs": Code("violation", "Recomputing a recorded decision gave another answer."),
+    "bundle-missing": Code("unchecked", "The policy bundle of a decision is not in the evidence."),
+    "activity-missing": Code("violation", "The evidence tells of an activity that the history does not have."),
+    "seal-missing": Code("unproven", "The evidence has no seal of a run that has closed."),
+    "history-cut": Code("unchecked", "The evidence says that the run has closed, and the history does not show it."),
+    "seal-invalid": Code("violation", "The seal does not verify, or its head is not the one of the history."),
+    # Checkpoints.
+    "checkpoint-invalid": Code("violation", "A checkpoint does not verify, or the history is not the one it covers."),
+    "checkpoint-unverified": Code("unchecked", "A checkpoint is by a notary that the trust file does not name."),
+    "witnesses-missing": Code("unchecked", "Fewer witnesses have cosigned than were demanded."),
+    # Replay.
+    "replay-nondeterministic": Code("violation", "The workflow code does not replay this history."),
+    "replay-failed": Code("unchecked", "The replay could not be run."),
+}

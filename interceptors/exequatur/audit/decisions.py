@@ -1,0 +1,248 @@
+"""The gates' recorded decisions: are they about this history, and would they be made again?
+
+Rules, numbered as the code marks them:
+
+D1  A record names the workflow, run, activity, attempt, principal and argument digest that the history and the grant
+    have; what Cedar was given besides says the same.
+D2  It was made while the grant was valid, and about what had not been revoked as far as its own log knew, nor for
+    longer than a gate may be behind.
+D3  Evaluated again, with the archived bundle, the grant's principal and the recorded facts, it is the same: the answer
+    and the policies that gave it.
+D4  The receipt that names its place says the same of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from exequatur.audit.evidence import Decision, DecisionRecord, EvidenceReader, RunEvidence, facts_of
+from exequatur.audit.history import RunHistory
+from exequatur.audit.proofs import Proof
+from exequatur.audit.start import LEEWAY
+from exequatur.errors import PolicyError
+from exequatur.gate.attempt import NO_ARGUMENTS, OWN_ACTIONS, RESET_ACTION
+from exequatur.identity.principal import UNAUTHENTICATED, Principal
+from exequatur.policy.arguments import Conversion
+from exequatur.policy.bundle import PolicyBundle
+from exequatur.policy.engine import Verdict, decide
+from exequatur.policy.source import BundleSource
+from exequatur.statements.encoding import digest
+from exequatur.statements.models import Receipt
+from exequatur.statements.verification import Chain
+
+MAX_BEHIND = 10.0
+"""Seconds that a gate may be behind the revocation feed: it refuses to decide when it has not read it for five."""
+
+Wrong = Callable[[str, str], None]
+"""Takes a finding's code and its sentence."""
+
+
+class Bundles:
+    """Archived policy bundles, parsed once."""
+
+    def __init__(self, evidence: EvidenceReader) -> None:
+        self._evidence = evidence
+        self.get = lru_cache(maxsize=16)(self._get)
+
+    def _get(self, address: str) -> PolicyBundle | None:
+        """The bundle of this digest.
+
+        Raises:
+            PolicyError: The archive holds something else under it.
+        """
+        data = self._evidence.bundle(address)
+        if data is None:
+            return None
+        bundle = PolicyBundle(BundleSource.from_archive(data))
+        if bundle.digest != address:
+            raise PolicyError(f"The archived bundle {address} has another digest")
+        return bundle
+
+
+def check_about(
+    decision: Decision, proof: Proof | None, history: RunHistory, chain: Chain | None, wrong: Wrong
+) -> None:
+    """D1: a record against history and grant.
+
+    Args:
+        decision: The record.
+        proof: Of the activity that it is about; ``None`` when only its run is known.
+        history: The run.
+        chain: The run's grant; ``None`` in an ungoverned run.
+        wrong: Told what contradicts.
+    """
+    claims, record = decision.claims, decision.record
+    expected: dict[str, tuple[object, object]] = {
+        "workflow": (claims.workflow_id, history.workflow_id),
+        "principal": (claims.principal, chain.grant.claims.sub if chain else str(UNAUTHENTICATED)),
+    }
+    if record.request is not None:  # rejections are recorded without taking up the request's single use
+        expected["place in its journal"] = (
+            (record.run, record.attempt),
+            (claims.run_id or "", claims.attempt),
+        )
+    if proof is not None:
+        activity = proof.activity
+        expected["activity type"] = (claims.activity_type, activity.activity_type)
+        expected["activity id"] = (claims.activity_id, activity.activity_id)
+        if proof.args is not None:
+            expected["digest of the arguments"] = (claims.args, proof.args)
+        if proof.request is not None:
+            expected["request"] = (claims.request_digest, proof.request.digest)
+    if claims.decision != "none":
+        try:
+            _, facts = facts_of(claims)
+        except ValueError:
+            wrong("decision-contradicts", "its recorded facts are not JSON objects")
+            return
+        told = {name: value for name, value in facts.items() if name not in ("now", "worker")}
+        expected["facts"] = (told, _expected_facts(decision, proof, history, chain, facts))
+    for name, (found, due) in expected.items():
+        if found != due:  # [D1]
+            wrong("decision-contradicts", f"the journal has another {name} for it than the history and the grant")
+
+
+def _expected_facts(
+    decision: Decision, proof: Proof | None, history: RunHistory, chain: Chain | None, told: dict[str, Any]
+) -> dict[str, Any]:
+    """The facts that the history has, too; what it cannot know is taken as told."""
+    claims = decision.claims
+    return {
+        "activity": {
+            "type": claims.activity_type,
+            "id": claims.activity_id,
+            "attempt": claims.attempt,
+            "task_queue": proof.activity.task_queue if proof is not None else _told(told, "activity", "task_queue"),
+            "local": proof.activity.local if proof is not None else is_local(decision),
+        },
+        "run": {
+            "namespace": chain.namespace if chain is not None else _told(told, "run", "namespace"),
+            "workflow_id": history.workflow_id,
+            "workflow_type": history.started.workflow_type.name,
+            "run_id": claims.run_id,
+            "governed": chain is not None,
+        },
+    }
+
+
+def _told(facts: dict[str, Any], group: str, name: str) -> object:
+    inner = facts.get(group)
+    return inner.get(name) if isinstance(inner, dict) else None
+
+
+def is_local(decision: Decision) -> bool:
+    """Whether the record says that it is about a local activity."""
+    try:
+        _, facts = facts_of(decision.claims)
+    except ValueError:
+        return False
+    return _told(facts, "activity", "local") is True
+
+
+def check_standing(decision: Decision, chain: Chain | None, evidence: RunEvidence, wrong: Wrong) -> None:
+    """D2: an allow against the grant's times and what had been revoked."""
+    claims, at = decision.claims, decision.record.at
+    if claims.decision != "allow":
+        return
+    moment = _moment(claims)
+    if moment is None or abs(moment - at) > LEEWAY:
+        wrong("decision-contradicts", "the moment that Cedar was given is not when the journal recorded the decision")
+    subject = {"workflow": claims.workflow_id or "", "activity": claims.activity_type, "principal": claims.principal}
+    if chain is not None:
+        grant = chain.grant.claims
+        subject["grant"] = grant.jti
+        if at >= chain.expires or at + LEEWAY < max(grant.nbf, grant.iat):  # [D2]
+            wrong("grant-expired", "it was allowed when the grant had not begun or had ended")
+    for record, revocation in evidence.revocations:
+        known = record.log_id == decision.record.log_id and record.index < decision.record.index
+        if revocation.revokes(subject) and (known or revocation.at + MAX_BEHIND < at):  # [D2]
+            wrong("grant-revoked", f"it was allowed although it had been revoked: {revocation.reason}")
+            return
+
+
+def _moment(claims: Any) -> float | None:
+    try:
+        _, facts = facts_of(claims)
+        return datetime.fromisoformat(facts["now"]["__extn"]["arg"]).timestamp()
+    except (ValueError, KeyError, TypeError, OverflowError):
+        return None
+
+
+def recompute(
+    decision: Decision, proof: Proof | None, chain: Chain | None, bundle: PolicyBundle, workflow_id: str
+) -> str | None:
+    """D3: make a decision again.
+
+    Args:
+        decision: The record; its decision is Cedar's, not a rule's.
+        proof: Of the activity that it is about.
+        chain: The run's grant; ``None`` in an ungoverned run.
+        bundle: The archived one that the record names.
+        workflow_id: The resource.
+
+    Returns:
+        What is different, or ``None``.
+    """
+    claims = decision.claims
+    try:
+        arguments, facts = facts_of(claims)
+        principal = _principal(chain)
+    except ValueError as error:
+        return f"it cannot be made again: {error}"
+
+    def ask(action: str, given: Conversion) -> Verdict:
+        uid = {"type": "Action", "id": action}
+        return decide(bundle, principal.entity(), uid, {"type": "Workflow", "id": workflow_id}, given, facts)
+
+    verdict: Verdict | None = None
+    request = proof.request.claims if proof is not None and proof.request is not None else None
+    if request is not None and request.run_id != claims.run_id:
+        verdict = ask(RESET_ACTION, NO_ARGUMENTS)
+    if verdict is None or verdict.allowed:
+        if claims.activity_type in OWN_ACTIONS:
+            return "the activity is named like one of the gate's own actions"
+        if claims.fault is not None:
+            # An argument that a policy reads had no form in Cedar. That can only have been a no.
+            return None if claims.decision == "deny" else "an argument could not be represented, and it was allowed"
+        verdict = ask(claims.activity_type, Conversion(arguments, {}))
+    answer = "allow" if verdict.allowed else "deny"
+    if answer != claims.decision:
+        return f"the archived policies say {answer}, the journal says {claims.decision}"
+    if tuple(ref.id for ref in verdict.policies) != claims.policies:
+        return "other policies decide than the journal says"
+    return None
+
+
+def _principal(chain: Chain | None) -> Principal:
+    if chain is None:
+        return UNAUTHENTICATED
+    grant = chain.grant.claims
+    named = Principal.parse(grant.sub)
+    return Principal(named.type, named.id, grant.attributes, grant.parents)
+
+
+def check_receipt(decision: Decision, receipt: Receipt) -> str | None:
+    """D4: what a receipt says otherwise of the decision whose place it names, or ``None``."""
+    claims = decision.claims
+    compared: list[tuple[str, object, object]] = [
+        ("request", receipt.request, claims.request),
+        ("run", receipt.run_id, claims.run_id),
+        ("attempt", receipt.attempt, claims.attempt),
+        ("enforcement", receipt.enforced, claims.enforced),
+    ]
+    if receipt.rechecks == 0:  # else it tells of the decision that was made last
+        compared += [("bundle", receipt.bundle, claims.bundle), ("digest of the facts", receipt.facts, _facts(claims))]
+        if receipt.outcome == "completed":
+            named = claims.policies[: len(receipt.policies)]
+            compared += [("decision", receipt.decision, claims.decision), ("policy", receipt.policies, named)]
+    for name, told, recorded in compared:
+        if told != recorded:
+            return f"its receipt names another {name} than the journal"
+    return None
+
+
+def _facts(claims: DecisionRecord) -> str:
+    return digest(claims.facts)

@@ -1,0 +1,233 @@
+"""The evidence beside a history: the journals' records about one run, read without believing them.
+
+Rules, numbered as the code marks them:
+
+V1  A record's head follows from the head before it: so its place in its log, which receipts name, binds its content.
+V2  A bundle is the one that its digest names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import Field, ValidationError
+
+from exequatur.errors import EvidenceError, JournalError, StatementError
+from exequatur.gate.revocations import Revocation
+from exequatur.lineage.link import Link, check_link, genesis_of
+from exequatur.lineage.record import Record, read
+from exequatur.lineage.subject import subject_of
+from exequatur.statements.encoding import digest, strict_json
+from exequatur.statements.jws import Token, parse
+from exequatur.statements.models import Digest, Name, Part, Receipt, Seal
+
+MAX_RECORDS = 2_000_000
+"""Of one run: a run has at most 51,200 events, and each attempt of an activity leaves two records."""
+
+
+class DecisionRecord(Part):
+    """What a gate wrote down before an attempt (the body of a ``decision`` record)."""
+
+    request: Digest | None
+    request_digest: Digest | None
+    workflow_id: str | None
+    run_id: str | None
+    activity_id: Name
+    activity_type: Name
+    attempt: Annotated[int, Field(ge=1)]
+    principal: str
+    args: Digest
+    arguments: str
+    """What Cedar was given of the arguments, as JSON."""
+    fault: str | None
+    facts: str
+    """What else Cedar was given, as JSON."""
+    decision: Literal["allow", "deny", "none"]
+    enforced: bool
+    reason: str | None
+    policies: tuple[str, ...]
+    bundle: Digest
+    bundle_sequence: Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A decision record and where it stands."""
+
+    record: Record
+    claims: DecisionRecord
+
+
+@dataclass
+class RunEvidence:
+    """What the journals hold about one run.
+
+    Args:
+        decisions: In the order of their logs.
+        receipts: Receipts of every attempt.
+        seals: Seals; there are several if the workflow task that closed the run was tried again.
+        revocations: What each log knew to be revoked, with its place.
+        places: Every record by log and index.
+        invalid: What is wrong with records, a sentence each.
+    """
+
+    decisions: list[Decision] = field(default_factory=list)
+    receipts: list[tuple[Record, Token[Receipt]]] = field(default_factory=list)
+    seals: list[tuple[Record, Token[Seal]]] = field(default_factory=list)
+    revocations: list[tuple[Record, Revocation]] = field(default_factory=list)
+    places: dict[tuple[str, int], Record] = field(default_factory=dict)
+    invalid: list[str] = field(default_factory=list)
+
+
+class EvidenceReader(Protocol):
+    """Where evidence comes from."""
+
+    def records_of(self, workflow_id: str, run_ids: frozenset[str]) -> Iterator[tuple[Record, bool]]:
+        """The records about these runs, and all revocations; false with one that breaks V1."""
+        ...
+
+    def bundle(self, address: str) -> bytes | None:
+        """An archived policy bundle by its digest."""
+        ...
+
+    def checkpoints(self, origin: str) -> Sequence[str]:
+        """Signed checkpoints of a log."""
+        ...
+
+
+def evidence_of(reader: EvidenceReader, workflow_id: str, run_ids: frozenset[str]) -> RunEvidence:
+    """Collect what is known of a run.
+
+    Raises:
+        EvidenceError: There is more than any run can leave.
+    """
+    found = RunEvidence()
+    for count, (record, sound) in enumerate(reader.records_of(workflow_id, run_ids)):
+        if count >= MAX_RECORDS:
+            raise EvidenceError(f"The evidence holds more than {MAX_RECORDS} records about {workflow_id}")
+        place = f"record {record.index} of log {record.log_id}"
+        if not sound:  # [V1]
+            found.invalid.append(f"{place} does not follow from those before it")
+            continue
+        found.places[record.log_id, record.index] = record
+        try:
+            _sort(found, record)
+        except (StatementError, ValidationError, ValueError):
+            found.invalid.append(f"{place} is no {record.kind} that can be read")
+    return found
+
+
+def _sort(found: RunEvidence, record: Record) -> None:
+    match record.kind:
+        case "decision":
+            found.decisions.append(Decision(record, DecisionRecord.model_validate_json(_checked(record.body))))
+        case "receipt":
+            found.receipts.append((record, parse(record.body.decode("ascii"), Receipt)))
+        case "seal":
+            found.seals.append((record, parse(record.body.decode("ascii"), Seal)))
+        case "revocation":
+            found.revocations.append((record, Revocation.model_validate(strict_json(record.body))))
+        case _:
+            pass
+
+
+def _checked(body: bytes) -> bytes:
+    strict_json(body)
+    return body
+
+
+class NoEvidence:
+    """The history is all there is."""
+
+    def records_of(self, workflow_id: str, run_ids: frozenset[str]) -> Iterator[tuple[Record, bool]]:
+        return iter(())
+
+    def bundle(self, address: str) -> bytes | None:
+        return None
+
+    def checkpoints(self, origin: str) -> Sequence[str]:
+        return ()
+
+
+class RecordedEvidence:
+    """Evidence from records that are at hand, such as those of journal files.
+
+    Args:
+        records: With whether each follows from the one before it (V1).
+        checkpoints: Signed checkpoints by their origin.
+    """
+
+    def __init__(self, records: Iterable[tuple[Record, bool]], checkpoints: dict[str, list[str]] | None = None) -> None:
+        self._by_run: dict[str, list[tuple[Record, bool]]] = {}
+        self._everywhere: list[tuple[Record, bool]] = []
+        self._bundles: dict[str, bytes] = {}
+        self._checkpoints = checkpoints or {}
+        for record, sound in records:
+            if record.kind == "bundle":
+                self._bundles[digest(record.body)] = record.body  # [V2]
+            elif record.kind == "revocation":
+                self._everywhere.append((record, sound))
+            elif run_id := subject_of(record.kind, record.body).run_id:
+                self._by_run.setdefault(run_id, []).append((record, sound))
+
+    def records_of(self, workflow_id: str, run_ids: frozenset[str]) -> Iterator[tuple[Record, bool]]:
+        for run_id in sorted(run_ids):
+            yield from self._by_run.get(run_id, ())
+        yield from self._everywhere
+
+    def bundle(self, address: str) -> bytes | None:
+        return self._bundles.get(address)
+
+    def checkpoints(self, origin: str) -> Sequence[str]:
+        return self._checkpoints.get(origin, ())
+
+
+def records_of_journal(path: Path) -> Iterator[tuple[Record, bool]]:
+    """The records of a journal file, each with whether it follows from the one before it (V1).
+
+    Raises:
+        JournalError: The file is not a journal.
+    """
+    previous: str | None = None
+    for record in read(path):
+        yield record, follows(Link(record, genesis_of(record.log_id) if previous is None else previous))
+        previous = record.head
+
+
+def follows(link: Link) -> bool:
+    """V1."""
+    try:
+        check_link(link)
+    except EvidenceError:
+        return False
+    return True
+
+
+def journals_in(place: Path) -> RecordedEvidence:
+    """The evidence of a journal file, or of a folder of them.
+
+    Raises:
+        EvidenceError: There is none, or one cannot be read.
+    """
+    files = sorted(place.glob("*.db")) if place.is_dir() else [place]
+    if not files:
+        raise EvidenceError(f"{place}: there is no journal in this folder")
+    try:
+        return RecordedEvidence(each for file in files for each in records_of_journal(file))
+    except JournalError as error:
+        raise EvidenceError(str(error)) from None
+
+
+def facts_of(claims: DecisionRecord) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What Cedar was given: the arguments that policies read, and the other facts.
+
+    Raises:
+        ValueError: One of them is not a JSON object.
+    """
+    arguments, facts = (strict_json(text.encode()) for text in (claims.arguments, claims.facts))
+    if not isinstance(arguments, dict) or not isinstance(facts, dict):
+        raise ValueError("not JSON objects")
+    return arguments, facts

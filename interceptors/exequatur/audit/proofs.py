@@ -1,0 +1,288 @@
+"""The signed statements of a run's activities: requests, receipts and denials, against what the history records.
+
+Rules, numbered as the code marks them (R are those of :mod:`exequatur.statements.requests`, P those of
+:mod:`exequatur.statements.receipts`):
+
+Q1  Every scheduled activity has a request that authorizes this very activity (R1 to R14).
+Q2  It stands on the grant that the run was started with, and was made by this run or one that it was reset from.
+Q3  Every result has a receipt by a credentialed worker for that request and result (P1 to P7), unless the grant lets
+    the task queue leave it out.
+Q4  A receipt repeats the request's digest, the activity's id and type, its attempt and its run.
+Q5  A failure that claims to be the gate's carries a receipt of the worker that says the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from exequatur.audit.activities import Activity, seconds
+from exequatur.audit.chain import Asked
+from exequatur.audit.history import RunHistory
+from exequatur.audit.report import Finding, finding
+from exequatur.audit.start import SCHEDULE_BOUND, Start
+from exequatur.errors import StatementError, UnknownKeyError
+from exequatur.failures import AuthorizationDenied, AuthorizationRevoked, AuthorizationUnavailable, GrantRejected
+from exequatur.gate.wire import payloads_digest, read_activity_header
+from exequatur.statements.encoding import digest
+from exequatur.statements.jws import Token, parse, type_of
+from exequatur.statements.models import Receipt, Request, RequestCore, WorkloadCredential
+from exequatur.statements.packing import unpack
+from exequatur.statements.receipts import verify_receipt
+from exequatur.statements.requests import Task, core_of, verify_request
+from exequatur.statements.verification import Chain, Credentials, Scope, matches
+
+_SAYS = {
+    AuthorizationDenied.__name__: "denied",
+    GrantRejected.__name__: "rejected",
+    AuthorizationRevoked.__name__: "revoked",
+}
+"""The outcome that the receipt of each failure names. What could not be decided has no receipt."""
+_HELP = "add the authority's keys to the trust file"
+
+
+@dataclass
+class Proof:
+    """What was found about one activity.
+
+    Args:
+        activity: As the history records it.
+        request: The verified request; ``None`` for a local activity, and where there is no valid one.
+        core: Its core, which the receipt of a local activity repeats.
+        receipt: The verified receipt or denial.
+        folded: The digest of what the workflow folded into its chain.
+    """
+
+    activity: Activity
+    request: Token[Request] | None = None
+    core: RequestCore | None = None
+    receipt: Token[Receipt] | None = None
+    folded: str | None = None
+
+    @property
+    def args(self) -> str | None:
+        """Digest of the arguments: of the recorded ones, or as a local activity's worker has signed it."""
+        if not self.activity.local:
+            return payloads_digest(self.activity.input)
+        return self.receipt.claims.args if self.receipt else None
+
+
+class Proofs:
+    """The statements of one run.
+
+    Args:
+        history: The run.
+        start: How it was started.
+        chain: Its verified grant.
+    """
+
+    def __init__(self, history: RunHistory, start: Start, chain: Chain) -> None:
+        self._history = history
+        self._start = start
+        self._chain = chain
+        self._receivers = Credentials(start.trust)
+        self.findings: list[Finding] = []
+
+    def of(self, activities: Sequence[Activity]) -> list[Proof]:
+        """Verify them all: requests in the order in which they were made, ends in the order in which they came."""
+        proofs = [Proof(activity) for activity in activities]
+        for proof in proofs:
+            if not proof.activity.local:
+                self._attempt(proof, self._request)
+        ended = (proof for proof in proofs if proof.activity.ended is not None)
+        for proof in sorted(ended, key=_ended_at):
+            self._attempt(proof, self._local if proof.activity.local else self._end)
+        return proofs
+
+    def wrong(self, code: str, sentence: str, activity: Activity, *, at_end: bool = False) -> None:
+        event = activity.ended if at_end and activity.ended is not None else activity.event
+        name = f"{activity.activity_type or 'activity'} ({activity.activity_id})"
+        self.findings.append(
+            finding(code, f"{name}: {sentence}", event_id=event.event_id, activity_id=activity.activity_id)
+        )
+
+    def _attempt(self, proof: Proof, check: Callable[[Proof], None]) -> None:
+        try:
+            check(proof)
+        except UnknownKeyError as error:
+            self.wrong("key-unknown", f"{error}; {_HELP}", proof.activity)
+
+    def _request(self, proof: Proof) -> None:
+        """Q1 and Q2."""
+        activity, history = proof.activity, self._history
+        try:
+            tokens = read_activity_header(activity.headers)
+            if tokens is None:
+                self.wrong("request-missing", "it was scheduled without a signed request", activity)
+                return
+            for token in tokens:
+                if type_of(token) == WorkloadCredential.typ:
+                    self._start.credentials.add(token)
+            task = Task(
+                namespace=self._chain.namespace,
+                workflow_id=history.workflow_id,
+                workflow_type=history.started.workflow_type.name,
+                run_id=history.run_id,
+                activity_id=activity.activity_id,
+                activity_type=activity.activity_type,
+                task_queue=activity.task_queue,
+                scheduled=seconds(activity.event),
+                args=payloads_digest(activity.input),
+                local=False,
+            )
+            authorized = verify_request(  # [Q1]
+                tokens, task, self._start.trust, aud=self._chain.grant.claims.aud, max_depth=64,
+                schedule_bound=SCHEDULE_BOUND,
+            )  # fmt: skip
+        except UnknownKeyError:
+            raise
+        except StatementError as error:
+            self.wrong("request-invalid", str(error), activity)
+            return
+        claims = authorized.request.claims
+        if claims.grant != self._start.leaf:  # [Q2]
+            self.wrong("request-invalid", "its request stands on another grant than the run", activity)
+        elif claims.original_run_id != history.original_run_id or claims.run_id not in history.run_ids:  # [Q2]
+            self.wrong("request-invalid", "its request was made by another run", activity)
+        elif claims.first_run_id != history.started.first_execution_run_id:  # [Q2]
+            self.wrong("request-invalid", "its request was made by another execution of the workflow", activity)
+        else:
+            proof.request, proof.core = authorized.request, core_of(claims)
+
+    def _scope(self, activity: Activity) -> Scope:
+        return Scope(self._chain.site, self._chain.namespace, activity.task_queue, activity.activity_type)
+
+    def _end(self, proof: Proof) -> None:
+        activity = proof.activity
+        if activity.our_failure is not None:
+            self._denial(proof)
+        if activity.outcome != "completed":
+            return
+        packed = activity.packed_receipt
+        if packed is None:
+            recorded = matches(activity.task_queue, self._chain.grant.claims.recorded_queues)
+            if recorded:  # [Q3]
+                self.wrong("result-recorded", "its result came without a receipt, which the grant allows", activity)
+            else:
+                self.wrong("receipt-missing", "its result has no receipt", activity, at_end=True)
+            return
+        if proof.core is None:
+            return  # without a valid request there is nothing that a receipt could be for
+        self._receipt(proof, packed, proof.core, None)
+
+    def _local(self, proof: Proof) -> None:
+        activity = proof.activity
+        if activity.our_failure is not None:
+            self._denial(proof)
+        if activity.outcome != "completed":
+            return
+        packed = activity.packed_receipt
+        if packed is None:
+            self.wrong("receipt-missing", "its result has no receipt", activity)
+            return
+        try:
+            claims = parse(unpack(packed)[-1], Receipt).claims
+        except (StatementError, IndexError) as error:
+            self.wrong("receipt-invalid", str(error), activity)
+            return
+        if claims.core is None or claims.args is None:
+            self.wrong("receipt-invalid", "its receipt does not repeat the request, which is not recorded", activity)
+            return
+        if self._made_here(claims.core, activity):
+            proof.core = claims.core
+            self._receipt(proof, packed, claims.core, claims.args)
+        else:
+            self.wrong("receipt-invalid", "its receipt repeats a request of another run or activity", activity)
+
+    def _made_here(self, core: RequestCore, activity: Activity) -> bool:
+        return (core.grant, core.workflow_id, core.original_run_id, core.activity_type) == (
+            self._start.leaf,
+            self._history.workflow_id,
+            self._history.original_run_id,
+            activity.activity_type,
+        )
+
+    def _receipt(self, proof: Proof, packed: bytes, core: RequestCore, local_args: str | None) -> None:
+        """Q3 and Q4."""
+        activity = proof.activity
+        result = payloads_digest([activity.result] if activity.result is not None else [])
+        try:
+            receipt = verify_receipt(  # [Q3]
+                packed, core, result, self._receivers, self._scope(activity), local_args=local_args
+            )
+        except UnknownKeyError:
+            raise
+        except StatementError as error:
+            self.wrong("receipt-invalid", str(error), activity, at_end=True)
+            return
+        proof.folded = receipt.digest
+        if problem := self._misplaced(receipt.claims, proof):
+            self.wrong("receipt-invalid", problem, activity, at_end=True)
+        else:
+            proof.receipt = receipt
+
+    def _denial(self, proof: Proof) -> None:
+        """Q5."""
+        activity, kind = proof.activity, proof.activity.our_failure
+        signed = activity.denial()
+        if kind == AuthorizationUnavailable.__name__:
+            return
+        if signed is None:
+            if kind in _SAYS:
+                self.wrong("denial-unsigned", f"it failed as {kind} without a signed record", activity, at_end=True)
+            return
+        proof.folded = digest(signed[0])
+        try:
+            receipt = parse(signed[0], Receipt)
+            receivers = Credentials(self._start.trust)
+            receivers.add(signed[1])
+            receivers.verify(receipt, "receipt", self._scope(activity))
+        except UnknownKeyError:
+            raise
+        except StatementError as error:
+            self.wrong("denial-unsigned", f"the record of its failure is not valid: {error}", activity, at_end=True)
+            return
+        claims = receipt.claims
+        if claims.outcome != _SAYS.get(kind or ""):  # [Q5]
+            self.wrong(
+                "denial-unsigned", f"it failed as {kind}, its record says {claims.outcome}", activity, at_end=True
+            )
+        elif activity.local and claims.core is not None and not self._made_here(claims.core, activity):
+            self.wrong("denial-unsigned", "its record is of another run or activity", activity, at_end=True)
+        elif problem := self._misplaced(claims, proof):
+            self.wrong("denial-unsigned", problem, activity, at_end=True)
+        else:
+            proof.receipt = receipt
+            if activity.local:
+                proof.core = claims.core
+
+    def _misplaced(self, claims: Receipt, proof: Proof) -> str | None:
+        """Q4: what a receipt is for that is not this activity."""
+        activity = proof.activity
+        if claims.run_id not in self._history.run_ids:
+            return f"its receipt is of run {claims.run_id}"
+        if claims.activity_type != activity.activity_type or claims.activity_id != activity.activity_id:
+            return f"its receipt is of {claims.activity_type} ({claims.activity_id})"
+        if claims.attempt != activity.attempt:
+            return f"its receipt is of attempt {claims.attempt}, and the history ends with attempt {activity.attempt}"
+        if proof.request is not None and claims.request_digest != proof.request.digest:
+            return "its receipt is for another request"
+        return None
+
+
+def _ended_at(proof: Proof) -> int:
+    return proof.activity.ended.event_id if proof.activity.ended is not None else 0
+
+
+def asked_by(proofs: Sequence[Proof]) -> Iterator[Asked]:
+    """The requests as the chain sees them."""
+    for proof in proofs:
+        if proof.core is not None:
+            seen = None if proof.request is None else proof.request.claims.seen
+            yield Asked(proof.core.seq, proof.core.hash(), proof.core.prev, seen, proof.activity.event.event_id)
+
+
+def received_by(proofs: Sequence[Proof]) -> list[tuple[int, str]]:
+    """What the workflow believed, in the order in which it came."""
+    ended = sorted((proof for proof in proofs if proof.activity.ended is not None), key=_ended_at)
+    return [(proof.core.seq, proof.folded) for proof in ended if proof.core is not None and proof.folded is not None]

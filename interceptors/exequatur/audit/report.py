@@ -1,0 +1,201 @@
+"""What an audit found: the model behind the terminal, JSON and HTML reports.
+
+The JSON form is an interface: :data:`SCHEMA` names its version, and members are only ever added within one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Literal
+
+from exequatur.audit.codes import CODES
+from exequatur.statements.models import Part
+
+SCHEMA = "exequatur audit report v1"
+
+
+class Severity(StrEnum):
+    """How much a finding weighs."""
+
+    VIOLATION = "violation"
+    """Something was not authorized, or was changed."""
+    UNCHECKED = "unchecked"
+    """Something could not be checked with what was given; what would help is in the sentence."""
+    UNPROVEN = "unproven"
+    """Nothing speaks against it, and nothing that a third party vouches for speaks for it."""
+    NOTICE = "notice"
+    """Worth knowing."""
+
+
+class Verdict(StrEnum):
+    """Of a run, or of the whole audit."""
+
+    VERIFIED = "verified"
+    VIOLATED = "violated"
+    UNCHECKED = "unchecked"
+
+    @property
+    def exit_code(self) -> int:
+        return {Verdict.VERIFIED: 0, Verdict.VIOLATED: 1, Verdict.UNCHECKED: 2}[self]
+
+
+class Finding(Part):
+    """One thing that was found.
+
+    Args:
+        code: Stable name, listed in :mod:`exequatur.audit.codes`.
+        severity: How much it weighs.
+        sentence: What it is, for a person.
+        event_id: The history event that it is about.
+        activity_id: The activity that it is about.
+    """
+
+    code: str
+    severity: Severity
+    sentence: str
+    event_id: int | None = None
+    activity_id: str | None = None
+
+
+class Decided(Part):
+    """One decision of a gate, from its worker's journal.
+
+    Args:
+        attempt: Of the activity, from 1.
+        decision: Cedar's answer; ``none`` when a rule refused before Cedar was asked.
+        enforced: Whether a no kept the activity from running.
+        at: Seconds since 1970, by the worker's clock.
+        policies: The ids of the deciding policies.
+        reason: Why not.
+        bundle: Digest of the policy bundle.
+        recomputed: Whether the same decision came out again; ``None`` when it was not tried.
+    """
+
+    attempt: int
+    decision: Literal["allow", "deny", "none"]
+    enforced: bool
+    at: float
+    policies: tuple[str, ...]
+    reason: str | None
+    bundle: str
+    recomputed: bool | None
+
+
+class ActivityReport(Part):
+    """One activity of a run, as the history records it.
+
+    Args:
+        event_id: Of the event that scheduled it, or of a local activity's marker.
+        activity_id: Its id.
+        activity_type: Its type.
+        local: Whether it is a local activity.
+        scheduled: Seconds since 1970, by the server's clock.
+        closed: The same, of its end.
+        attempts: How many attempts the history tells of.
+        outcome: How it ended: ``completed``, ``failed``, ``timed out``, ``cancelled``, ``denied``, ``rejected``,
+            ``revoked``, or ``open``.
+        worker: The worker that signed the receipt.
+        requested_by: The worker that signed the request.
+        decisions: What the gates decided about its attempts.
+        proof: ``receipt`` (a valid one came with the result), ``denial`` (a signed one is in the failure), ``journal``
+            (only the evidence shows it) or ``none``.
+    """
+
+    event_id: int
+    activity_id: str
+    activity_type: str
+    local: bool = False
+    scheduled: float
+    closed: float | None = None
+    attempts: int
+    outcome: str
+    worker: str | None = None
+    requested_by: str | None = None
+    decisions: tuple[Decided, ...] = ()
+    proof: Literal["receipt", "denial", "journal", "none"]
+
+
+class RunReport(Part):
+    """One run.
+
+    Args:
+        workflow_id: Its workflow id.
+        run_id: Its run id.
+        workflow_type: Its type.
+        governed: Whether it was started with a grant.
+        principal: On whose behalf it acted.
+        grant: ``jti`` of the grant.
+        issuer: Who issued the grant.
+        mode: ``enforce`` or ``observe``, from the grant.
+        started: Seconds since 1970, by the server's clock.
+        closed: The same, of its end.
+        outcome: How it closed, or ``open``.
+        events: How many events were read.
+        checkpoints: How many signed checkpoints cover it.
+        checkpointed_events: How many of its events the largest of them covers.
+        activities: In the order of the history.
+        findings: In the order of the history.
+    """
+
+    workflow_id: str
+    run_id: str
+    workflow_type: str
+    governed: bool
+    principal: str | None = None
+    grant: str | None = None
+    issuer: str | None = None
+    mode: str | None = None
+    started: float
+    closed: float | None = None
+    outcome: str
+    events: int
+    checkpoints: int = 0
+    checkpointed_events: int = 0
+    replay: Literal["deterministic", "nondeterministic", "not run"] = "not run"
+    activities: tuple[ActivityReport, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        return verdict_of(self.findings)
+
+
+class Report(Part):
+    """A whole audit.
+
+    Args:
+        schema_version: :data:`SCHEMA`.
+        runs: What could be read.
+        findings: What is about no single run, such as a file that is no history.
+    """
+
+    schema_version: str = SCHEMA
+    runs: tuple[RunReport, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all; an audit of nothing verified nothing."""
+        everything = [*self.findings, *(finding for run in self.runs for finding in run.findings)]
+        verdict = verdict_of(everything)
+        return Verdict.UNCHECKED if verdict is Verdict.VERIFIED and not self.runs else verdict
+
+
+def verdict_of(findings: Iterable[Finding]) -> Verdict:
+    """A violation outweighs what could not be checked."""
+    severities = {finding.severity for finding in findings}
+    if Severity.VIOLATION in severities:
+        return Verdict.VIOLATED
+    return Verdict.UNCHECKED if Severity.UNCHECKED in severities else Verdict.VERIFIED
+
+
+def finding(code: str, sentence: str, *, event_id: int | None = None, activity_id: str | None = None) -> Finding:
+    """A finding with the severity that its code has."""
+    return Finding(
+        code=code,
+        severity=Severity(CODES[code].severity),
+        sentence=sentence,
+        event_id=event_id,
+        activity_id=activity_id,
+    )

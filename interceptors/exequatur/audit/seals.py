@@ -1,0 +1,86 @@
+"""Signed checkpoints of a run against its history.
+
+Rules, numbered as the code marks them:
+
+K1  A checkpoint counts if a notary of the trust file has signed it; another one is not checked, and that is said.
+K2  It is of this run, and the events that it covers give its root.
+K3  As many witnesses as the trust file demands have cosigned it.
+K4  A witness's time bounds the events from above: none of those covered may be dated later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from exequatur.audit.activities import seconds
+from exequatur.audit.history import RunHistory
+from exequatur.audit.leaves import tree_of
+from exequatur.audit.report import Finding, RunReport, finding
+from exequatur.audit.start import LEEWAY
+from exequatur.audit.trust import AuditTrust
+from exequatur.errors import ConfigurationError, EvidenceError
+from exequatur.lineage import note as notes
+from exequatur.lineage.checkpoint import verify_checkpoint
+from exequatur.lineage.note import VerifierKey
+
+
+def check_checkpoints(report: RunReport, history: RunHistory, signed: Iterable[str], trust: AuditTrust) -> RunReport:
+    """Check the checkpoints of a run and say in its report what they prove.
+
+    Args:
+        report: The audit of the run so far.
+        history: As Temporal has it, not decoded.
+        signed: Notes that are said to be of this run.
+        trust: Names notaries, witnesses and how many are demanded.
+    """
+    found: list[Finding] = []
+    tree = None
+    covered = count = 0
+    bounded = False
+    for note in signed:
+        try:
+            notary = _signer(note, trust.notaries)
+        except EvidenceError as error:
+            found.append(finding("checkpoint-invalid", f"A checkpoint cannot be read: {error}"))
+            continue
+        if notary is None:  # [K1]
+            found.append(
+                finding("checkpoint-unverified", "A checkpoint is by a notary that the trust file does not name")
+            )
+            continue
+        try:
+            verified = verify_checkpoint(note, notary=notary, witnesses=trust.witnesses)
+        except (EvidenceError, ConfigurationError) as error:
+            found.append(finding("checkpoint-invalid", str(error)))
+            continue
+        head, cosigned = verified.checkpoint, verified.cosigned
+        tree = tree or tree_of(history.events)
+        if head.size > len(tree):  # [K2]
+            sentence = f"A checkpoint covers {head.size} events, and the history has {len(tree)}"
+            found.append(finding("checkpoint-invalid", sentence))
+            continue
+        if tree.root(head.size) != head.root:  # [K2]
+            found.append(finding("checkpoint-invalid", f"The first {head.size} events are not those that were signed"))
+            continue
+        count, covered = count + 1, max(covered, head.size)
+        if len(cosigned) < trust.threshold:  # [K3]
+            sentence = f"{len(cosigned)} witnesses have cosigned at {head.size} events; {trust.threshold} are demanded"
+            found.append(finding("witnesses-missing", sentence))
+        elif cosigned:
+            seen = min(cosigned.values())
+            late = next((each for each in history.events[: head.size] if seconds(each) > seen + LEEWAY), None)
+            if late is not None:  # [K4]
+                sentence = f"Event {late.event_id} is dated after a witness had seen it"
+                found.append(finding("checkpoint-invalid", sentence, event_id=late.event_id))
+            elif head.size == len(tree):
+                bounded = True
+                names = ", ".join(sorted(cosigned))
+                found.append(finding("time-bounded", f"Witnesses ({names}) had seen all of it by {seen} s since 1970"))
+    kept = tuple(each for each in report.findings if not (bounded and each.code == "time-unproven"))
+    return report.model_copy(update={"findings": (*kept, *found), "checkpoints": count, "checkpointed_events": covered})
+
+
+def _signer(note: str, notaries: Iterable[VerifierKey]) -> VerifierKey | None:
+    """The notary whose signature a note names."""
+    parsed = notes.parse(note)
+    return next((key for key in notaries if notes.bodies_by(parsed, key)), None)

@@ -1,0 +1,81 @@
+"""The report in a terminal: a line a run, what was found in it, and the verdict at the end, where the eye is.
+
+Only ``Text`` is printed, which holds no markup, so that no string of a history can colour, link or hide anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.text import Text
+
+from exequatur.audit.report import Finding, Report, RunReport, Severity, Verdict
+from exequatur.audit.wording import VERDICTS, all_findings, count, grouped, headline, shown, tally, who
+
+MOST = 20
+"""Findings of one code that are printed for a run; the JSON and HTML reports have all."""
+
+_STYLES = {
+    Verdict.VERIFIED: "bold green",
+    Verdict.VIOLATED: "bold red",
+    Verdict.UNCHECKED: "bold yellow",
+    Severity.VIOLATION: "red",
+    Severity.UNCHECKED: "yellow",
+    Severity.UNPROVEN: "cyan",
+    Severity.NOTICE: "dim",
+}
+_NAME = 200  # characters of an id or a type on the line of a run
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print a report.
+
+    Args:
+        report: What was found.
+        console: Where to.
+    """
+    for run in report.runs:
+        _print_run(run, console)
+    _print_findings(report.findings, console)
+    title, sentence = headline(report)
+    _print(console, Text())
+    _print(console, Text(title, _STYLES[report.verdict]).append(f". {sentence}", "not bold default"), wrap=True)
+    runs = count(len(report.runs), "run")
+    activities = count(sum(len(run.activities) for run in report.runs), "activity", "activities")
+    events = count(sum(run.events for run in report.runs), "event")
+    _print(console, Text(f"{runs}, {activities}, {events}; {tally(all_findings(report))}"))
+
+
+def _print_run(run: RunReport, console: Console) -> None:
+    name = f"{shown(run.workflow_type, _NAME)} {shown(run.workflow_id, _NAME)} run {shown(run.run_id, _NAME)}"
+    facts = [
+        f"on behalf of {shown(who(run), _NAME)}",
+        shown(run.outcome, _NAME),
+        count(len(run.activities), "activity", "activities"),
+        count(run.events, "event"),
+    ]
+    if run.replay != "not run":
+        facts.append(f"replay {run.replay}")
+    line = Text(VERDICTS[run.verdict], _STYLES[run.verdict])
+    line.append(f"  {name}", "not dim bold default").append(f"  {', '.join(facts)}", "not bold default")
+    _print(console, line)
+    _print_findings(run.findings, console)
+
+
+def _print_findings(findings: Iterable[Finding], console: Console) -> None:
+    for group in grouped(findings):
+        times = f" ({len(group.findings):,} times)" if len(group.findings) > 1 else ""
+        line = Text("  ").append(f"{group.severity} ", _STYLES[group.severity]).append(shown(group.code), "bold")
+        _print(console, line.append(f"{times}  {group.meaning}", "not bold default"))
+        for finding in group.findings[:MOST]:
+            where = [] if finding.event_id is None else [f"event {finding.event_id}"]
+            where += [] if finding.activity_id is None else [f"activity {shown(finding.activity_id, _NAME)}"]
+            _print(console, Text(f"    {', '.join(where)}{': ' if where else ''}{shown(finding.sentence)}"))
+        if len(group.findings) > MOST:
+            _print(console, Text(f"    and {len(group.findings) - MOST:,} more"))
+
+
+def _print(console: Console, line: Text, *, wrap: bool = False) -> None:
+    # Lines are left to the terminal to wrap, so that one grep finds the whole of a finding.
+    console.print(line, soft_wrap=not wrap, markup=False, highlight=False, emoji=False)

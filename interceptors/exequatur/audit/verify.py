@@ -1,0 +1,378 @@
+"""The audit of one run: pure over its history, its evidence and the trust file.
+
+What is checked stands in the modules that check it: the events (:mod:`exequatur.audit.history`), the start
+(:mod:`exequatur.audit.start`), the statements (:mod:`exequatur.audit.proofs`), the chain (:mod:`exequatur.audit.chain`)
+and the recorded decisions (:mod:`exequatur.audit.decisions`). Here they are put together.
+
+Rules, numbered as the code marks them:
+
+A1  A run without a grant is a violation unless its type is exempt; so is an activity of it that has our header.
+A2  Every attempt that the history tells of has its decision in the evidence, or is reported as unaccounted.
+A3  A receipt's place in its worker's journal is in the evidence, and the record there is about the same.
+A4  The evidence tells of no activity that the history does not have.
+A5  A run that has closed is sealed with its final head.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from exequatur.audit.activities import Activity, activities_of, seconds
+from exequatur.audit.chain import Asked, Rebuilt, rebuild
+from exequatur.audit.codec import still_encoded
+from exequatur.audit.decisions import Bundles, check_about, check_receipt, check_standing, is_local, recompute
+from exequatur.audit.evidence import Decision, EvidenceReader, RunEvidence, evidence_of
+from exequatur.audit.history import RunHistory, check_events
+from exequatur.audit.proofs import Proof, Proofs, asked_by, received_by
+from exequatur.audit.report import ActivityReport, Decided, Finding, RunReport, Severity, finding
+from exequatur.audit.start import Start, read_start
+from exequatur.audit.trust import AuditTrust
+from exequatur.errors import PolicyError, StatementError
+from exequatur.gate.wire import PREFIX
+from exequatur.statements.models import RequestCore
+from exequatur.statements.verification import Chain, Scope
+
+DEVELOPMENT_ISSUER = "dev:"
+_CLOSES_AS = {"completed": "completed", "failed": "failed", "cancelled": "cancelled", "continued as new": "continued"}
+"""The seal's outcome for each way to close that the workflow worker sees."""
+
+
+def audit_run(history: RunHistory, evidence: EvidenceReader, trust: AuditTrust) -> RunReport:
+    """Audit one run.
+
+    Args:
+        history: With payloads as user code wrote them; see :func:`exequatur.audit.codec.decoded`.
+        evidence: What there is of journals, bundles and checkpoints.
+        trust: Whom to believe.
+
+    Returns:
+        What was found. Nothing is called verified that was not verified.
+
+    Raises:
+        EvidenceError: There is more evidence than any run can leave.
+    """
+    return _Audit(history, evidence, trust).report()
+
+
+class _Audit:
+    def __init__(self, history: RunHistory, evidence: EvidenceReader, trust: AuditTrust) -> None:
+        self._history = history
+        self._trust = trust
+        self._findings: list[Finding] = check_events(history)
+        self._start: Start = read_start(history, trust.anchors)
+        self._findings += self._start.findings
+        self._bundles = Bundles(evidence)
+        self._evidence: RunEvidence = evidence_of(evidence, history.workflow_id, history.run_ids)
+        self._decided: dict[int, list[Decided]] = {}
+        self._counted: Counter[str] = Counter()
+
+    def report(self) -> RunReport:
+        history, start = self._history, self._start
+        activities = activities_of(history)
+        if still_encoded(history):
+            return self._unreadable(activities)
+        if start.chain is not None:
+            proofs = self._governed(activities, start.chain)
+        else:
+            proofs = [Proof(activity) for activity in activities]
+            if not start.governed:
+                self._ungoverned(activities)
+        for sentence in self._evidence.invalid:
+            self._found("evidence-invalid", f"In the evidence, {sentence}")
+        self._decisions(proofs, start.chain)
+        self._summarise()
+        grant = start.chain.grant.claims if start.chain else None
+        return RunReport(
+            workflow_id=history.workflow_id,
+            run_id=history.run_id,
+            workflow_type=history.started.workflow_type.name,
+            governed=start.governed,
+            principal=grant.sub if grant else None,
+            grant=grant.jti if grant else None,
+            issuer=grant.iss if grant else None,
+            mode=grant.mode if grant else None,
+            started=seconds(history.events[0]),
+            closed=None if history.outcome == "open" else seconds(history.events[-1]),
+            outcome=history.outcome,
+            events=len(history.events),
+            activities=tuple(self._activity(proof) for proof in proofs),
+            findings=tuple(sorted(self._findings, key=lambda each: each.event_id or 0)),
+        )
+
+    def _unreadable(self, activities: Sequence[Activity]) -> RunReport:
+        """Nothing that was signed can be read, so nothing is said but that."""
+        history = self._history
+        self._findings = check_events(history)
+        self._found("payload-encoded", "Its statements are encoded with a codec; name the workers' data converter")
+        return RunReport(
+            workflow_id=history.workflow_id,
+            run_id=history.run_id,
+            workflow_type=history.started.workflow_type.name,
+            governed=True,
+            started=seconds(history.events[0]),
+            closed=None if history.outcome == "open" else seconds(history.events[-1]),
+            outcome=history.outcome,
+            events=len(history.events),
+            activities=tuple(self._activity(Proof(activity)) for activity in activities),
+            findings=tuple(self._findings),
+        )
+
+    def _found(self, code: str, sentence: str, activity: Activity | None = None) -> None:
+        self._findings.append(
+            finding(
+                code,
+                sentence,
+                event_id=activity.event.event_id if activity else None,
+                activity_id=activity.activity_id if activity else None,
+            )
+        )
+
+    def _about(self, activity: Activity, code: str, sentence: str) -> None:
+        self._found(code, f"{activity.activity_type} ({activity.activity_id}): {sentence}", activity)
+
+    def _ungoverned(self, activities: Sequence[Activity]) -> None:
+        """A1."""
+        workflow_type = self._history.started.workflow_type.name
+        exempt = self._trust.exempts(workflow_type)
+        if exempt:
+            self._found("run-exempt", f"{workflow_type} runs without a grant, which the trust file allows")
+        else:  # [A1]
+            self._found("run-ungoverned", f"{workflow_type} was started without a grant")
+        for activity in activities:
+            marked = any(name.startswith(PREFIX) for name in activity.headers)
+            if marked or activity.packed_receipt is not None:  # [A1]
+                self._about(activity, "request-invalid", "it carries statements, and its run has no grant")
+
+    def _governed(self, activities: Sequence[Activity], chain: Chain) -> list[Proof]:
+        history, start = self._history, self._start
+        statements = Proofs(history, start, chain)
+        proofs = statements.of(activities)
+        self._findings += statements.findings
+        grant = chain.grant.claims
+        if grant.mode == "observe":
+            self._found("run-observed", "The run was in observe mode: nothing was enforced")
+        if grant.iss.startswith(DEVELOPMENT_ISSUER):
+            self._found(
+                "self-notarised",
+                f"The issuer {grant.iss} is an embedded development authority: whoever reads its state folder can "
+                "issue grants, and nobody else vouches for them",
+            )
+        for event_id, base, _ in history.resets:
+            self._findings.append(
+                finding("run-reset", f"The run goes on from run {base}, which was reset", event_id=event_id)
+            )
+        self._chain(proofs, chain)
+        return proofs
+
+    def _chain(self, proofs: Sequence[Proof], chain: Chain) -> None:
+        history, leaf = self._history, self._start.leaf
+
+        def core_of(seq: int, activity_type: str, prev: str) -> str:
+            return RequestCore(
+                grant=leaf,
+                workflow_id=history.workflow_id,
+                original_run_id=history.original_run_id,
+                seq=seq,
+                activity_type=activity_type,
+                prev=prev,
+            ).hash()
+
+        asked = list(asked_by(proofs))
+        known = {each.seq for each in asked}
+        # A local activity that failed left its request in the journal only.
+        for _, receipt in self._evidence.receipts:
+            core = receipt.claims.core
+            if core is not None and core.seq not in known and core.original_run_id == history.original_run_id:
+                known.add(core.seq)
+                asked.append(Asked(core.seq, core.hash(), core.prev, None, None))
+        seals = [token.claims for _, token in self._evidence.seals if token.claims.run_id == history.run_id]
+        types = sorted(
+            {proof.activity.activity_type for proof in proofs}
+            | {decision.claims.activity_type for decision in self._evidence.decisions}
+        )
+        sealed = max((seal.seq for seal in seals), default=None)
+        rebuilt = rebuild(self._start.genesis, asked, received_by(proofs), core_of, types, sealed)
+        for broken in rebuilt.broken:
+            self._findings.append(finding("chain-broken", broken.sentence, event_id=broken.event_id))
+        for seq in rebuilt.withdrawn:
+            self._found("request-withdrawn", f"Request {seq} left no event in the history")
+        self._seal(rebuilt, chain)
+
+    def _seal(self, rebuilt: Rebuilt, chain: Chain) -> None:
+        """A5."""
+        history = self._history
+        due = _CLOSES_AS.get(history.outcome)
+        seals = [token for _, token in self._evidence.seals if token.claims.run_id == history.run_id]
+        if due is None:
+            if history.outcome == "open" and seals:
+                self._found("history-cut", "The evidence has a seal of this run, and the history does not close it")
+            return
+        if not seals:
+            self._found("seal-missing", "The evidence has no seal of this run, so its end rests on the history alone")
+            return
+        problem = "its head is not the one that the history gives"
+        for token in seals:
+            claims = token.claims
+            try:
+                scope = Scope(chain.site, namespace=chain.namespace)
+                self._start.credentials.verify(token, "seal", scope)
+            except StatementError as error:
+                problem = str(error)
+                continue
+            named = (claims.grant, claims.workflow_id, claims.original_run_id, claims.outcome)
+            if named != (self._start.leaf, history.workflow_id, history.original_run_id, due):
+                problem = f"it says that the run {claims.outcome}, or is of another run"
+            elif claims.seq == rebuilt.count and (rebuilt.broken or rebuilt.ends_with(claims.head)):
+                return
+        self._found("seal-invalid", f"No seal of this run is right: {problem}")  # [A5]
+
+    def _decisions(self, proofs: Sequence[Proof], chain: Chain | None) -> None:
+        if self._start.governed and chain is None:
+            return  # nothing of it can be believed, and that has been said
+        of_request: dict[str, Proof] = {}
+        of_id: dict[str, Proof] = {}
+        for proof in proofs:
+            if proof.core is not None:
+                of_request[proof.core.hash()] = proof
+            elif chain is None or proof.activity.local:
+                of_id[proof.activity.activity_id] = proof
+        accounted: set[tuple[int, int]] = set()
+        for decision in self._evidence.decisions:
+            claims = decision.claims
+            key = claims.request
+            found = of_request.get(key) if key is not None else None
+            if found is None and (key is None or is_local(decision)):
+                found = of_id.get(claims.activity_id)
+            if claims.run_id != self._history.run_id and (found is None or not _same(decision, found)):
+                continue  # of a run that this one was reset from, after the point that it was reset to
+            if found is None:
+                self._stray(decision)
+                continue
+            accounted.add((id(found), claims.attempt))
+            self._decision(decision, found, chain)
+        by_place = {(each.record.log_id, each.record.index): each for each in self._evidence.decisions}
+        for proof in proofs:
+            self._accounted(proof, accounted, by_place, chain)
+
+    def _stray(self, decision: Decision) -> None:
+        """A4."""
+        claims = decision.claims
+        if claims.decision == "none":
+            return  # a rejected attempt may have come with somebody else's header
+        what = f"{claims.activity_type} ({claims.activity_id}), attempt {claims.attempt}"
+        if is_local(decision):
+            self._found("attempt-unaccounted", f"The evidence tells of the local activity {what}, which left no marker")
+        else:  # [A4]
+            self._found("activity-missing", f"The evidence tells of {what}, which the history does not have")
+
+    def _decision(self, decision: Decision, proof: Proof, chain: Chain | None) -> None:
+        activity, claims = proof.activity, decision.claims
+        before = len(self._findings)
+
+        def wrong(code: str, sentence: str) -> None:
+            self._about(activity, code, f"attempt {claims.attempt}: {sentence}")
+
+        check_about(decision, proof, self._history, chain, wrong)
+        check_standing(decision, chain, self._evidence, wrong)
+        recomputed: bool | None = None
+        if claims.decision != "none":
+            try:
+                bundle = self._bundles.get(claims.bundle)
+            except PolicyError as error:
+                bundle = None
+                wrong("evidence-invalid", str(error))
+            if bundle is None:
+                self._counted["bundle-missing"] += 1
+            else:
+                problem = recompute(decision, proof, chain, bundle, self._history.workflow_id)
+                recomputed = problem is None
+                if problem is not None:
+                    wrong("decision-differs", problem)
+        if claims.decision != "allow" and not claims.enforced:
+            wrong("not-enforced", f"the gate said no, and it ran: {claims.reason}")
+        contradicted = any(each.severity is Severity.VIOLATION for each in self._findings[before:])
+        self._decided.setdefault(id(proof), []).append(
+            Decided(
+                attempt=claims.attempt,
+                decision=claims.decision,
+                enforced=claims.enforced,
+                at=decision.record.at,
+                policies=claims.policies,
+                reason=claims.reason,
+                bundle=claims.bundle,
+                recomputed=False if contradicted else recomputed,
+            )
+        )
+
+    def _accounted(
+        self,
+        proof: Proof,
+        accounted: set[tuple[int, int]],
+        by_place: dict[tuple[str, int], Decision],
+        chain: Chain | None,
+    ) -> None:
+        """A2 and A3."""
+        activity = proof.activity
+        receipt = proof.receipt.claims if proof.receipt else None
+        place = receipt.log if receipt else None
+        if receipt is not None and place is not None:
+            record = self._evidence.places.get((place.id, place.index))
+            decision = by_place.get((place.id, place.index))
+            if record is None:
+                self._counted["evidence-missing"] += 1
+            elif record.head != place.head or decision is None:  # [A3]
+                self._about(activity, "evidence-invalid", "the journal has something else in the place of its receipt")
+            elif problem := check_receipt(decision, receipt):  # [A3]
+                self._about(activity, "decision-contradicts", problem)
+        elif receipt is not None and receipt.decision == "allow":
+            self._about(activity, "receipt-invalid", "its receipt names no place in a journal")
+        if chain is None and not self._evidence.decisions:
+            return  # an exempt run on workers without the plugin
+        for attempt in range(1, activity.attempt + 1):  # [A2]
+            last_proved = attempt == activity.attempt and place is not None
+            if (id(proof), attempt) not in accounted and not last_proved:
+                self._counted["attempt-unaccounted"] += 1
+
+    def _summarise(self) -> None:
+        """What would be one sentence for each of many activities."""
+        sentences = {
+            "bundle-missing": "{n} decisions were made by policies that are not archived in the evidence",
+            "evidence-missing": "The evidence lacks the journal records that {n} receipts name: a journal was lost, or "
+            "not shipped; their decisions were not recomputed",
+            "attempt-unaccounted": "The evidence has no record of {n} attempts",
+        }
+        for code, count in sorted(self._counted.items()):
+            self._found(code, sentences[code].format(n=count))
+        if self._start.chain is not None:
+            self._found("time-unproven", "No checkpoint covers this run: its times are as server and workers say")
+
+    def _activity(self, proof: Proof) -> ActivityReport:
+        activity, receipt, request = proof.activity, proof.receipt, proof.request
+        decided = tuple(self._decided.get(id(proof), ()))
+        outcome = activity.outcome
+        if receipt is not None and receipt.claims.outcome in ("denied", "rejected", "revoked"):
+            outcome = receipt.claims.outcome
+        proven = "receipt" if outcome == "completed" else "denial"
+        return ActivityReport(
+            event_id=activity.event.event_id,
+            activity_id=activity.activity_id,
+            activity_type=activity.activity_type,
+            local=activity.local,
+            scheduled=seconds(activity.event),
+            closed=seconds(activity.ended) if activity.ended is not None else None,
+            attempts=activity.attempt,
+            outcome=outcome,
+            worker=receipt.claims.iss if receipt else None,
+            requested_by=request.claims.iss if request else None,
+            decisions=decided,
+            proof=proven if receipt is not None else "journal" if decided else "none",  # type: ignore[arg-type]
+        )
+
+
+def _same(decision: Decision, proof: Proof) -> bool:
+    """Whether a decision of another run is about this very activity, which the run's history begins with."""
+    if proof.request is not None:
+        return decision.claims.request_digest == proof.request.digest
+    place = proof.receipt.claims.log if proof.receipt else None
+    return place is not None and (place.id, place.index) == (decision.record.log_id, decision.record.index)

@@ -1,0 +1,127 @@
+"""One audit: what it was given, and what it has found so far."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from exequatur.audit.codec import decoded
+from exequatur.audit.evidence import EvidenceReader, NoEvidence
+from exequatur.audit.history import RunHistory, UnknownFieldsError, read_history
+from exequatur.audit.report import Finding, Report, RunReport, finding
+from exequatur.audit.sources import OpenEvidence
+from exequatur.audit.trust import AuditTrust, read_trust
+from exequatur.audit.verify import audit_run
+from exequatur.cli.code import converter_of
+from exequatur.errors import ConfigurationError, EvidenceError, StoreUnavailableError
+
+if TYPE_CHECKING:  # at run time by those who have one
+    from exequatur.cli.replaying import Replaying
+
+
+class Auditing:
+    """Audits one history after another and keeps the reports, not the histories.
+
+    Args:
+        trust: The trust file.
+        sources: Where the evidence is.
+        converter: ``MODULE:NAME`` of the workers' data converter or payload codec.
+        witnesses: How many are demanded; a higher threshold of the trust file stays.
+
+    Raises:
+        ConfigurationError: More witnesses are demanded than the trust file names, or the converter is none.
+        EvidenceError: The trust file or the evidence cannot be read.
+    """
+
+    def __init__(self, *, trust: Path, sources: tuple[str, ...], converter: str | None, witnesses: int) -> None:
+        self.trust = _demanding(read_trust(trust), witnesses, trust)
+        self.converter = None if converter is None else converter_of(converter)
+        self._sources = sources
+        self._evidence: EvidenceReader = NoEvidence()
+        self._open = ExitStack()
+        self._runs: dict[int, RunReport] = {}
+        self._findings: list[Finding] = []
+
+    def __enter__(self) -> Self:
+        self._evidence = self._open.enter_context(OpenEvidence(self._sources))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+    def file(self, path: Path, replaying: Replaying | None = None, *, namespace: str) -> None:
+        """Audit a history file; one that cannot be read is reported, and the others are audited all the same.
+
+        Args:
+            path: The file.
+            replaying: Runs the workflow code over it besides.
+            namespace: That of the run, for a codec that wants to know it.
+        """
+        try:
+            history = read_history(path)
+        except EvidenceError as error:
+            self.unreadable(error)
+            return
+        plain = history if self.converter is None else asyncio.run(self._decoded(history, namespace))
+        report = self._verified(plain)
+        if report is not None:
+            # The replayer has the converter itself, and decodes as a worker does.
+            self._runs[len(self._runs)] = replaying.replayed(history, report) if replaying else report
+
+    async def history(self, history: RunHistory, place: int | None = None, *, namespace: str) -> None:
+        """Audit a history.
+
+        Args:
+            history: It is not kept.
+            place: Where it stands in the report; at the end when it is left out.
+            namespace: That of the run, for a codec that wants to know it.
+        """
+        report = self._verified(await self._decoded(history, namespace))
+        if report is not None:
+            self._runs[len(self._runs) if place is None else place] = report
+
+    def unreadable(self, error: EvidenceError) -> None:
+        """Report a history that could not be read."""
+        unknown = isinstance(error, UnknownFieldsError)
+        self._findings.append(finding("history-unknown-fields" if unknown else "history-malformed", str(error)))
+
+    def note(self, code: str, sentence: str) -> None:
+        """Report something about the audit as a whole."""
+        self._findings.append(finding(code, sentence))
+
+    def report(self) -> Report:
+        """What was found."""
+        return Report(runs=tuple(run for _, run in sorted(self._runs.items())), findings=tuple(self._findings))
+
+    async def _decoded(self, history: RunHistory, namespace: str) -> RunHistory:
+        if self.converter is None:
+            return history
+        try:
+            return await decoded(history, self.converter, namespace=namespace)
+        except EvidenceError as error:
+            # What can be told from the encoded history is told all the same.
+            self.note("payload-encoded", f"{history.workflow_id} {history.run_id}: {error}")
+            return history
+
+    def _verified(self, history: RunHistory) -> RunReport | None:
+        try:
+            return audit_run(history, self._evidence, self.trust)
+        except StoreUnavailableError:
+            raise  # nothing after it could be checked either
+        except EvidenceError as error:
+            self.note("history-malformed", f"{history.workflow_id} {history.run_id}: {error}")
+            return None
+
+
+def _demanding(trust: AuditTrust, witnesses: int, path: Path) -> AuditTrust:
+    if witnesses > len(trust.witnesses):
+        raise ConfigurationError(f"--witnesses {witnesses}: {path} names {len(trust.witnesses)}; add their keys to it")
+    return AuditTrust(
+        trust.anchors,
+        ungoverned=trust.ungoverned,
+        notaries=trust.notaries,
+        witnesses=trust.witnesses,
+        threshold=max(trust.threshold, witnesses),
+    )

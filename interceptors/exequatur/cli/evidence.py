@@ -1,0 +1,150 @@
+"""``exequatur evidence``: journals into a store, and what is in a store out of it."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from exequatur.audit.wording import count, shown
+from exequatur.errors import ConfigurationError, EvidenceError
+
+if TYPE_CHECKING:  # at run time when a command runs, so that --help is quick
+    from exequatur.lineage.store import EvidenceStore
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_STORE = click.argument("store", metavar="STORE")
+
+
+@click.group()
+def evidence() -> None:
+    """Keep the evidence of the gates: ship, list, export, import, merge, prune.
+
+    STORE is the path of a SQLite file, or postgresql://USER:PASSWORD@HOST/DATABASE.
+    """
+
+
+@evidence.command()
+@click.argument("folder", metavar="JOURNAL_FOLDER", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--to", "store", required=True, metavar="STORE", help="Where to; a SQLite file is made.")
+@click.option("--follow", is_flag=True, help="Go on shipping until interrupted.")
+@click.option(
+    "--interval", type=click.FloatRange(min=0.1), default=5.0, show_default=True, help="Seconds, for --follow."
+)
+def ship(folder: Path, store: str, follow: bool, interval: float) -> None:
+    """Ship the journals of a folder to a store; what is there already is not shipped again."""
+    from exequatur.lineage.shipper import Shipper
+
+    if not follow and not any(folder.glob("*.db")):
+        raise EvidenceError(f"{folder}: holds no journal; name the folder `journal` in a worker's state folder")
+    shipper = Shipper(folder, store, interval)
+    if not follow:
+        try:
+            click.echo(f"{count(shipper.ship_once(), 'record')} shipped")
+        finally:
+            shipper.stop()
+        return
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s: %(message)s", force=True)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    shipper.start()
+    click.echo(f"shipping {folder} every {interval:g} seconds; interrupt to stop", err=True)
+    stop.wait()
+    shipper.stop()
+
+
+@evidence.command("list")
+@_STORE
+@click.option("--workflow-id", help="Only the runs of this workflow.")
+def list_(store: str, workflow_id: str | None) -> None:
+    """List the logs of a store and the runs that they tell of, tab-separated."""
+    with _existing(store) as opened:
+        if workflow_id is None:
+            for log in opened.logs():
+                click.echo(f"log\t{log.log_id}\t{log.size}")
+        for run in opened.runs(workflow_id):
+            click.echo(f"run\t{shown(run.workflow_id or '')}\t{shown(run.run_id)}")
+
+
+@evidence.command("export")
+@_STORE
+@click.argument("out", metavar="FILE", type=_FILE)
+@click.option("--workflow-id", help="Only what is about this workflow.")
+@click.option("--trust", type=_FILE, help="A trust.jwks to put in, for readers to compare with their own.")
+def export(store: str, out: Path, workflow_id: str | None, trust: Path | None) -> None:
+    """Write evidence to a file for somebody who has no access to the store."""
+    with _existing(store) as opened:
+        written = opened.export(out, workflow_id, trust=None if trust is None else _json(trust))
+    click.echo(f"{count(written, 'record')} written to {out}")
+
+
+@evidence.command("import")
+@_STORE
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=_FILE)
+def import_(store: str, files: tuple[Path, ...]) -> None:
+    """Add exported files to a store; nothing of a file is added unless all of it verifies."""
+    with _opened(store) as opened:
+        for path in files:
+            with path.open("rb") as stream:
+                try:
+                    added = opened.import_(stream)
+                except EvidenceError as error:
+                    raise EvidenceError(f"{path}: {error}") from error
+            click.echo(f"{path}: {count(added.records, 'new record')}, {count(added.checkpoints, 'new checkpoint')}")
+
+
+@evidence.command()
+@_STORE
+@click.argument("others", metavar="OTHER...", nargs=-1, required=True)
+def merge(store: str, others: tuple[str, ...]) -> None:
+    """Add all that other stores hold to a store; they stay as they are."""
+    with _opened(store) as opened:
+        for other in others:
+            with _existing(other) as source:
+                click.echo(f"{source}: {count(opened.merge(source), 'new record')}")
+
+
+@evidence.command()
+@_STORE
+@click.option(
+    "--before", required=True, metavar="TIME", help="As 2026-01-31 or 2026-01-31T12:00:00+01:00; UTC if bare."
+)
+def prune(store: str, before: str) -> None:
+    """Delete records older than a time; checkpoints stay, and what remains still verifies."""
+    try:
+        time = datetime.fromisoformat(before)
+    except ValueError:
+        raise ConfigurationError(f"--before {before}: not a time; write it as 2026-01-31T12:00:00Z") from None
+    time = time if time.tzinfo else time.replace(tzinfo=UTC)
+    with _existing(store) as opened:
+        click.echo(f"{count(opened.prune(time.timestamp()), 'record')} deleted")
+
+
+def _opened(store: str, *, create: bool = True) -> EvidenceStore:
+    from exequatur.lineage.store import EvidenceStore
+
+    return EvidenceStore.open(store, create=create)
+
+
+def _existing(store: str) -> EvidenceStore:
+    # A mistyped path must not become an empty store.
+    return _opened(store, create=False)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    from exequatur.statements.encoding import strict_json
+
+    try:
+        found = strict_json(path.read_bytes())
+    except ValueError as error:
+        raise EvidenceError(f"{path}: {error}") from error
+    if not isinstance(found, dict):
+        raise EvidenceError(f"{path}: not a JWK set")
+    return found

@@ -1,0 +1,100 @@
+"""``exequatur``: the commands, and how each of them ends.
+
+Exit codes: 0 all verified or done; 1 an audit found a violation; 2 something could not be checked or done, and standard
+error says what in one line; 130 interrupted. A failure is never 1, which is a verdict.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from typing import Any
+
+import click
+
+from exequatur.audit.wording import shown
+from exequatur.cli.audit import audit
+from exequatur.cli.evidence import evidence
+from exequatur.errors import ExequaturError
+
+TRACEBACK = "EXEQUATUR_TRACEBACK"
+INTERRUPTED = 130
+
+
+class CannotCheckError(click.ClickException):
+    """What ends a command with exit code 2."""
+
+    exit_code = 2
+
+    def format_message(self) -> str:
+        return shown(self.message)
+
+
+class _Root(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            click.echo("Interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            # Whoever read standard output has gone. What is left in the buffer must not fail once more at exit.
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(CannotCheckError.exit_code)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except ExequaturError as error:
+            raise CannotCheckError(str(error)) from error
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise CannotCheckError(f"{where}{error.strerror or error}") from error
+        except ModuleNotFoundError as error:
+            raise CannotCheckError(f"{error}; run: pip install 'exequatur[cli]'") from error
+        except Exception as error:
+            # A traceback would end with exit code 1, and that would read as a verdict.
+            if os.environ.get(TRACEBACK):
+                sys.excepthook(type(error), error, error.__traceback__)
+            raise CannotCheckError(
+                f"unexpected {type(error).__name__}: {error}; set {TRACEBACK}=1 and report what it prints"
+            ) from error
+        return result
+
+
+@click.group(cls=_Root, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="exequatur", message="%(prog)s %(version)s")
+def commands() -> None:
+    """Verify what Temporal workflows did, and keep the evidence.
+
+    Exit codes: 0 verified or done, 1 violations found, 2 could not be checked, 130 interrupted.
+    """
+    # Libraries log what a command reports in its own words, or not at all.
+    logging.getLogger().addHandler(logging.NullHandler())
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character shows its escape.
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+
+
+commands.add_command(audit)
+commands.add_command(evidence)
+
+
+def main() -> None:
+    """The entry point."""
+    try:
+        commands(prog_name="exequatur")
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            # The SDK's threads may still wait for a server, and panic when the interpreter ends before them.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""Real runs, recorded once a session."""
+
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.audit.runs import Runs, record
+
+
+@pytest_asyncio.fixture(scope="session")
+async def runs(target: str, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """One run of each kind, with the journals of the workers that are gone by now."""
+    folder: Path = tmp_path_factory.mktemp("audited")
+    return await record(target, folder / "all")
