@@ -18,10 +18,12 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from exequatur import AuthorizationPlugin, ExequaturError
+from workflows.auditing import REPORT
 from workflows.ledger import Ledger
+from workflows.outcome import Outcome
 from workflows.processes import Child, Processes, free_port
 from workflows.stage import OBSERVED_QUEUE, Stage
-from workflows.story import AGENT, SCENES, Outcome
+from workflows.story import AGENT, SCENES
 from workflows.terminal import Terminal
 
 POLICIES = Path(__file__).resolve().parent.parent / "policies"
@@ -51,6 +53,7 @@ async def tell(options: argparse.Namespace, folder: Path, processes: Processes, 
     failed = [f"{scene.title}: {outcome.happened}" for scene, outcome in rows if not outcome.ok]
     terminal.plain(f"histories  {folder / 'histories'}")
     terminal.plain(f"evidence   {folder / 'state' / 'journal'}")
+    terminal.plain(f"audit      {folder / REPORT}")
     terminal.plain(f"logs       {folder / 'logs'}")
     if failed:
         terminal.plain(f"\n{len(failed)} of {len(rows)} steps did not go as they should:")

@@ -13,10 +13,12 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from exequatur import AuthorizationPlugin, Principal, acting_as
-from exequatur.lineage.record import read, verify
+from exequatur.lineage.record import read
 from workflows import rogue
 from workflows.activities import Deletion, Export, Migration, Refund
 from workflows.agent import LedgerMigration, Step
+from workflows.auditing import audit, edited_history
+from workflows.outcome import Outcome
 from workflows.stage import OBSERVED_QUEUE, QUEUE, Ending, Stage, with_headers
 
 AGENT = Principal("Agent", "ops-bot", attributes={"region": "EU"}, parents=['Role::"operations"'])
@@ -24,14 +26,6 @@ PERSON = Principal("User", "dana")
 LIMIT, LOWER_LIMIT = "500.00", "50.00"
 _LONG_ENOUGH_TO_NOTICE = 0.6
 """Seconds; the migration would have migrated some 100 entries more in them."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a scene."""
-
-    happened: str
-    ok: bool
 
 
 @dataclass(frozen=True)
@@ -215,20 +209,6 @@ async def observed_agent(stage: Stage) -> Outcome:
     )
 
 
-async def evidence(stage: Stage) -> Outcome:
-    stage.say("Every run can be read again, and so can every decision; each journal is a chain that recomputes.")
-    histories = {path.stem for path in (stage.folder / "histories").glob("*.json")}
-    records = sum(verify(path) for path in stage.journals)
-    undecided = histories - {decision["workflow_id"] for decision in _decisions(stage)}
-    stage.fact(f"histories: {stage.folder / 'histories'}")
-    stage.fact(f"evidence:  {stage.folder / 'state' / 'journal'}")
-    stage.fact(f"runs without any decision, because a rogue answered: {', '.join(sorted(undecided)) or 'none'}")
-    return Outcome(
-        f"{len(histories)} histories; {records} records in {len(stage.journals)} journals, chains verified",
-        undecided == {"refund-by-rogue", "refund-by-forger"},
-    )
-
-
 def _decisions(stage: Stage) -> list[dict[str, Any]]:
     return [json.loads(record.body) for path in stage.journals for record in read(path) if record.kind == "decision"]
 
@@ -257,5 +237,6 @@ SCENES = (
     Scene("A rogue without the plugin", "ReceiptRejected; ledger unchanged", rogue_worker),
     Scene("A rogue that forges a receipt", "ReceiptRejected; ledger unchanged", forged_receipt),
     Scene("The same agent, only observed", "completed; journal: deny, enforced false", observed_agent),
-    Scene("Histories and evidence", "a history of every run; journals verify", evidence),
+    Scene("An audit of all these runs", "4 runs not authorized, all others verified", audit),
+    Scene("A history is edited", "verified, and when it was edited violated", edited_history),
 )

@@ -24,7 +24,7 @@ from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle, WorkflowHistory
 from temporalio.common import RetryPolicy
 from temporalio.converter import DataConverter, PayloadCodec
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 from temporalio.worker import Worker
 
 with workflow.unsafe.imports_passed_through():
@@ -123,9 +123,9 @@ class Local:
     async def run(self) -> int:
         number = await workflow.execute_activity(step, 1, start_to_close_timeout=TIMEOUT)
         number = await workflow.execute_local_activity(step, number, start_to_close_timeout=TIMEOUT)
-        with suppress(ActivityError):
+        with suppress(FailureError):
             await workflow.execute_local_activity(fails, start_to_close_timeout=TIMEOUT)
-        with suppress(ActivityError):
+        with suppress(FailureError):
             await workflow.execute_local_activity(delete, number, start_to_close_timeout=TIMEOUT)
         numbers = await asyncio.gather(
             *(workflow.execute_local_activity(step, number, start_to_close_timeout=TIMEOUT) for _ in range(3)),
@@ -301,7 +301,7 @@ class _Recorder:
     async def all(self) -> None:
         await asyncio.gather(
             self._one("sequential", Sequential.run, 3),
-            self._one("fan-out", FanOut.run, 12),
+            self._one("fan-out", FanOut.run, 8),
             self._one("retried", Retried.run),
             self._one("local", Local.run),
             self._one("denied", Denied.run),

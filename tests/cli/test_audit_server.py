@@ -1,6 +1,11 @@
 """Histories from a real server: one run with those that belong to it, and all that a query finds."""
 
-from tests.cli.conftest import COMPLETED
+import json
+import os
+import pty
+import subprocess
+
+from tests.cli.conftest import COMPLETED, command, environment
 
 
 def names(report):
@@ -73,6 +78,21 @@ def test_all_runs_of_a_query_are_audited(recorded, exequatur):
     }
     alone = exequatur("audit", "query", COMPLETED, *recorded.at_server, "--json", "--parallel", "1")
     assert names(alone.report) == names(ended.report)
+
+
+def test_progress_is_shown_on_a_terminal_and_only_there(recorded, process):
+    args = ("audit", "query", 'WorkflowId = "cli-sequential"', *recorded.at_server, "--json")
+    assert process(*args).err == ""
+    ours, theirs = pty.openpty()
+    try:
+        ended = subprocess.run(
+            command(*args), stdout=subprocess.PIPE, stderr=theirs, env=environment(TERM="xterm"), timeout=60, check=True
+        )
+        assert b"auditing" in os.read(ours, 10_000)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert json.loads(ended.stdout)["verdict"] == "verified"
 
 
 def test_a_query_that_finds_nothing_verifies_nothing(recorded, exequatur):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from temporalio.api.common.v1 import Payload
-from temporalio.api.enums.v1 import EventType
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import HistoryEvent
 
@@ -21,10 +19,10 @@ from exequatur.statements.models import Receipt
 LOCAL_MARKER = "core_local_activity"
 
 _ENDS = {
-    EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED: "completed",
-    EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED: "failed",
-    EventType.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT: "timed out",
-    EventType.EVENT_TYPE_ACTIVITY_TASK_CANCELED: "cancelled",
+    "activity_task_completed_event_attributes": "completed",
+    "activity_task_failed_event_attributes": "failed",
+    "activity_task_timed_out_event_attributes": "timed out",
+    "activity_task_canceled_event_attributes": "cancelled",
 }
 
 
@@ -44,7 +42,7 @@ class Activity:
         started: The event of that start.
         ended: The event of its end.
         outcome: How it ended.
-        result: The payload of its result.
+        results: The payload of its result. There is at most one, and a receipt is for all that there are.
         failure: Why it failed.
     """
 
@@ -59,13 +57,13 @@ class Activity:
     started: HistoryEvent | None = None
     ended: HistoryEvent | None = None
     outcome: str = "open"
-    result: Payload | None = None
+    results: tuple[Payload, ...] = ()
     failure: Failure | None = None
 
     @property
     def packed_receipt(self) -> bytes | None:
         """The receipt that stands with the result."""
-        return self.result.metadata.get(RECEIPT) if self.result is not None else None
+        return self.results[0].metadata.get(RECEIPT) if self.results else None
 
     @property
     def our_failure(self) -> str | None:
@@ -96,8 +94,8 @@ def activities_of(history: RunHistory) -> list[Activity]:
     found: list[Activity] = []
     by_event: dict[int, Activity] = {}
     for event in history.events:
-        match event.event_type:
-            case EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
+        match event.WhichOneof("attributes"):
+            case "activity_task_scheduled_event_attributes":
                 asked = event.activity_task_scheduled_event_attributes
                 activity = Activity(
                     event,
@@ -109,16 +107,16 @@ def activities_of(history: RunHistory) -> list[Activity]:
                 )
                 found.append(activity)
                 by_event[event.event_id] = activity
-            case EventType.EVENT_TYPE_ACTIVITY_TASK_STARTED:
+            case "activity_task_started_event_attributes":
                 began = event.activity_task_started_event_attributes
                 if known := by_event.get(began.scheduled_event_id):
                     known.started, known.attempt = event, began.attempt
-            case EventType.EVENT_TYPE_MARKER_RECORDED:
+            case "marker_recorded_event_attributes":
                 marker = event.marker_recorded_event_attributes
                 if marker.marker_name == LOCAL_MARKER:
                     found.append(_local(event, history.started.task_queue.name))
-            case kind if kind in _ENDS:
-                ended: Any = getattr(event, event.WhichOneof("attributes") or "")
+            case str(kind) if kind in _ENDS:
+                ended: Any = getattr(event, kind)
                 if known := by_event.get(ended.scheduled_event_id):
                     _end(known, event, _ENDS[kind], ended)
             case _:
@@ -129,19 +127,19 @@ def activities_of(history: RunHistory) -> list[Activity]:
 def _end(activity: Activity, event: HistoryEvent, outcome: str, attributes: Any) -> None:
     activity.ended, activity.outcome = event, outcome
     if outcome == "completed":
-        activity.result = _first(attributes.result.payloads)
+        activity.results = tuple(attributes.result.payloads)
     elif outcome in ("failed", "timed out"):
         activity.failure = attributes.failure
 
 
 def _local(event: HistoryEvent, task_queue: str) -> Activity:
     marker = event.marker_recorded_event_attributes
-    data = _first(marker.details["data"].payloads) if "data" in marker.details else None
+    data = marker.details["data"].payloads if "data" in marker.details else ()
     about: Any = None
-    if data is not None:
+    if data:
         try:
-            about = json.loads(data.data)
-        except (ValueError, RecursionError):
+            about = strict_json(data[0].data)
+        except ValueError:
             about = None
     about = about if isinstance(about, dict) else {}
     failed = marker.HasField("failure")
@@ -157,17 +155,14 @@ def _local(event: HistoryEvent, task_queue: str) -> Activity:
         started=event,
         ended=event,
         outcome="cancelled" if cancelled else "failed" if failed else "completed",
-        result=None if failed or "result" not in marker.details else _first(marker.details["result"].payloads),
+        results=() if failed or "result" not in marker.details else tuple(marker.details["result"].payloads),
         failure=marker.failure if failed else None,
     )
 
 
-def _first(payloads: Iterable[Payload]) -> Payload | None:
-    return next(iter(payloads), None)
-
-
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    """A name from a marker's JSON, which can spell half a surrogate pair."""
+    return value if isinstance(value, str) and value.isprintable() else ""
 
 
 def seconds(event: HistoryEvent) -> float:

@@ -75,10 +75,9 @@ def check_about(
         wrong: Told what contradicts.
     """
     claims, record = decision.claims, decision.record
-    expected: dict[str, tuple[object, object]] = {
-        "workflow": (claims.workflow_id, history.workflow_id),
-        "principal": (claims.principal, chain.grant.claims.sub if chain else str(UNAUTHENTICATED)),
-    }
+    expected: dict[str, tuple[object, object]] = {"workflow": (claims.workflow_id, history.workflow_id)}
+    if claims.decision != "none":  # what is rejected may be so before it is known on whose behalf it was asked
+        expected["principal"] = (claims.principal, chain.grant.claims.sub if chain else str(UNAUTHENTICATED))
     if record.request is not None:  # rejections are recorded without taking up the request's single use
         expected["place in its journal"] = (
             (record.run, record.attempt),

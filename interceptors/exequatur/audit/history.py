@@ -77,6 +77,11 @@ class RunHistory:
     def run_id(self) -> str:
         return self.resets[-1][2] if self.resets else self.original_run_id
 
+    def run_at(self, event: HistoryEvent) -> str:
+        """The run that was going on when an event was recorded: events before a reset are those of another run."""
+        before = [new for event_id, _, new in self.resets if event_id < event.event_id]
+        return before[-1] if before else self.original_run_id
+
     @cached_property
     def run_ids(self) -> frozenset[str]:
         """This run and those that it was reset from, whose events it begins with."""

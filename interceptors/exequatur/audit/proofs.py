@@ -4,7 +4,8 @@ Rules, numbered as the code marks them (R are those of :mod:`exequatur.statement
 :mod:`exequatur.statements.receipts`):
 
 Q1  Every scheduled activity has a request that authorizes this very activity (R1 to R14).
-Q2  It stands on the grant that the run was started with, and was made by this run or one that it was reset from.
+Q2  It stands on the grant that the run was started with, and was made by this run, or before a reset by the run that was
+    reset.
 Q3  Every result has a receipt by a credentialed worker for that request and result (P1 to P7), unless the grant lets
     the task queue leave it out.
 Q4  A receipt repeats the request's digest, the activity's id and type, its attempt and its run.
@@ -142,7 +143,7 @@ class Proofs:
         claims = authorized.request.claims
         if claims.grant != self._start.leaf:  # [Q2]
             self.wrong("request-invalid", "its request stands on another grant than the run", activity)
-        elif claims.original_run_id != history.original_run_id or claims.run_id not in history.run_ids:  # [Q2]
+        elif claims.original_run_id != history.original_run_id or claims.run_id != history.run_at(activity.event):  # [Q2]
             self.wrong("request-invalid", "its request was made by another run", activity)
         elif claims.first_run_id != history.started.first_execution_run_id:  # [Q2]
             self.wrong("request-invalid", "its request was made by another execution of the workflow", activity)
@@ -205,7 +206,7 @@ class Proofs:
     def _receipt(self, proof: Proof, packed: bytes, core: RequestCore, local_args: str | None) -> None:
         """Q3 and Q4."""
         activity = proof.activity
-        result = payloads_digest([activity.result] if activity.result is not None else [])
+        result = payloads_digest(activity.results)
         try:
             receipt = verify_receipt(  # [Q3]
                 packed, core, result, self._receivers, self._scope(activity), local_args=local_args

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -11,11 +12,14 @@ from exequatur.audit.codec import decoded
 from exequatur.audit.evidence import EvidenceReader, NoEvidence
 from exequatur.audit.history import RunHistory, UnknownFieldsError, read_history
 from exequatur.audit.report import Finding, Report, RunReport, finding
+from exequatur.audit.seals import check_checkpoints
 from exequatur.audit.sources import OpenEvidence
+from exequatur.audit.start import read_start
 from exequatur.audit.trust import AuditTrust, read_trust
 from exequatur.audit.verify import audit_run
 from exequatur.cli.code import converter_of
 from exequatur.errors import ConfigurationError, EvidenceError, StoreUnavailableError
+from exequatur.lineage.checkpoint import run_origin
 
 if TYPE_CHECKING:  # at run time by those who have one
     from exequatur.cli.replaying import Replaying
@@ -65,7 +69,7 @@ class Auditing:
             self.unreadable(error)
             return
         plain = history if self.converter is None else asyncio.run(self._decoded(history, namespace))
-        report = self._verified(plain)
+        report = self._verified(history, plain)
         if report is not None:
             # The replayer has the converter itself, and decodes as a worker does.
             self._runs[len(self._runs)] = replaying.replayed(history, report) if replaying else report
@@ -78,7 +82,7 @@ class Auditing:
             place: Where it stands in the report; at the end when it is left out.
             namespace: That of the run, for a codec that wants to know it.
         """
-        report = self._verified(await self._decoded(history, namespace))
+        report = self._verified(history, await self._decoded(history, namespace))
         if report is not None:
             self._runs[len(self._runs) if place is None else place] = report
 
@@ -105,14 +109,23 @@ class Auditing:
             self.note("payload-encoded", f"{history.workflow_id} {history.run_id}: {error}")
             return history
 
-    def _verified(self, history: RunHistory) -> RunReport | None:
+    def _verified(self, history: RunHistory, plain: RunHistory) -> RunReport | None:
         try:
-            return audit_run(history, self._evidence, self.trust)
+            report = audit_run(plain, self._evidence, self.trust)
+            # What was signed are the events as Temporal has them.
+            return check_checkpoints(report, history, self._checkpoints(plain), self.trust)
         except StoreUnavailableError:
             raise  # nothing after it could be checked either
         except EvidenceError as error:
             self.note("history-malformed", f"{history.workflow_id} {history.run_id}: {error}")
             return None
+
+    def _checkpoints(self, history: RunHistory) -> Sequence[str]:
+        """Those in the evidence; a run whose grant does not verify has no place where they could be."""
+        chain = read_start(history, self.trust.anchors).chain
+        if chain is None:
+            return ()
+        return self._evidence.checkpoints(run_origin(chain.site, chain.namespace, history.workflow_id, history.run_id))
 
 
 def _demanding(trust: AuditTrust, witnesses: int, path: Path) -> AuditTrust:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import signal
-import sys
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from exequatur.audit.wording import count, shown
+from exequatur.cli.logs import log_to_stderr
 from exequatur.errors import ConfigurationError, EvidenceError
 
 if TYPE_CHECKING:  # at run time when a command runs, so that --help is quick
@@ -50,7 +49,7 @@ def ship(folder: Path, store: str, follow: bool, interval: float) -> None:
         finally:
             shipper.stop()
         return
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s: %(message)s", force=True)
+    log_to_stderr()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -34,7 +34,7 @@ async def one_run(auditing: Auditing, server: Server, workflow_id: str, run_id: 
         EvidenceError: The server cannot be reached or does not have the run.
     """
     client = await server.connect()
-    first = await _fetched(client, workflow_id, run_id)
+    first = await fetched(client, workflow_id, run_id)
     seen = {(first.workflow_id, first.run_id)}
     waiting = await _audited(auditing, first, server)
     while follow and waiting:
@@ -46,7 +46,7 @@ async def one_run(auditing: Auditing, server: Server, workflow_id: str, run_id: 
             return
         seen.add(linked)
         try:
-            waiting += await _audited(auditing, await _fetched(client, *linked), server)
+            waiting += await _audited(auditing, await fetched(client, *linked), server)
         except GoneError as error:
             auditing.note("run-linked", str(error))
         except EvidenceError as error:
@@ -77,7 +77,7 @@ async def all_runs(auditing: Auditing, server: Server, query: str, parallel: int
             if execution is None:
                 return
             try:
-                history = await _fetched(client, *execution)
+                history = await fetched(client, *execution)
                 await auditing.history(history, place, namespace=server.namespace)
             except GoneError as error:
                 auditing.note("history-malformed", str(error))
@@ -98,7 +98,13 @@ async def all_runs(auditing: Auditing, server: Server, query: str, parallel: int
             raise errors.exceptions[0] from None
 
 
-async def _fetched(client: Client, workflow_id: str, run_id: str | None) -> RunHistory:
+async def fetched(client: Client, workflow_id: str, run_id: str | None) -> RunHistory:
+    """Fetch a run's history.
+
+    Raises:
+        GoneError: The server has no such run.
+        EvidenceError: The server cannot be asked, or what it sent is not the history of this run.
+    """
     name = f"{workflow_id} run {run_id}" if run_id else workflow_id
     events: list[HistoryEvent] = []
     try:

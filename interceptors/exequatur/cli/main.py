@@ -16,6 +16,7 @@ import click
 
 from exequatur.audit.wording import shown
 from exequatur.cli.audit import audit
+from exequatur.cli.checkpoint import checkpoint
 from exequatur.cli.evidence import evidence
 from exequatur.errors import ExequaturError
 
@@ -80,6 +81,7 @@ def commands() -> None:
 
 
 commands.add_command(audit)
+commands.add_command(checkpoint)
 commands.add_command(evidence)
 
 

@@ -97,6 +97,7 @@ def merge(db: Connection, links: Iterable[Link], *, restore: bool) -> int:
         while page := list(islice(group, PAGE)):
             new = _new(db, log, page, restore=restore)
             if new:
+                # Asked for an answer, SQLAlchemy puts many rows into one statement, which is one round trip.
                 db.execute(insert(records).returning(records.c.idx), [_row(link) for link in new])
             end = _end(db, log)
             if end != log:

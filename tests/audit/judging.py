@@ -1,0 +1,266 @@
+"""Judges mutants: each is detected, or one that the reviewed list of :mod:`tests.audit.neutral` calls neutral, or missed.
+
+A mutant is *detected* when an auditor sees that something is wrong: with the journals, when the verdict is not
+"verified"; without any evidence, when there is a violation, or something that could not be checked, that the recorded
+history did not have.
+
+It is *neutral* when a rule of the list names what was touched, and the report claims what it claimed before. What the
+report tells otherwise has to be covered by a finding that calls just that unproven (``COVERED``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from temporalio.testing import WorkflowEnvironment
+
+from exequatur.audit.codec import decoded
+from exequatur.audit.evidence import EvidenceReader, NoEvidence, journals_in
+from exequatur.audit.history import history_from_json, of_events
+from exequatur.audit.report import RunReport, Severity, Verdict
+from exequatur.audit.trust import AuditTrust, read_trust
+from exequatur.audit.verify import audit_run
+from exequatur.errors import ExequaturError
+from tests.audit.mutants import Events, Mutant, Pool, mutants
+from tests.audit.neutral import COVERED, NEUTRAL, Neutral
+from tests.audit.runs import CONVERTER, Runs, record
+
+ENCODED = "turned"
+"""Runs whose names begin so are as Temporal has them, and decoded when they are audited."""
+EXEMPT = "ungoverned"
+"""The run whose type the trust file exempts, for without that it is flagged to begin with."""
+_GRAVE = (Severity.VIOLATION, Severity.UNCHECKED)
+
+Checkpointed = Callable[[Mutant, RunReport], bool]
+"""Whether a checkpoint of the recorded run convicts a mutant, given what the audit says of it without one."""
+
+
+def claims_of(report: RunReport) -> dict[str, Any]:
+    """What a report claims, by the names that :data:`tests.audit.neutral.COVERED` has for it."""
+    proven = [each for each in report.activities if each.proof in ("receipt", "denial")]
+    unproven = [each for each in report.activities if each.proof not in ("receipt", "denial")]
+    return {
+        "run": (
+            report.workflow_id, report.workflow_type, report.governed, report.principal, report.grant, report.issuer,
+            report.mode,
+        ),
+        "run id": report.run_id,
+        "end": report.outcome,
+        "times": (
+            report.started, report.closed,
+            *((each.scheduled, each.closed) for each in report.activities),
+        ),
+        "events": (report.events, *(each.event_id for each in report.activities)),
+        "activities": [
+            (each.activity_id, each.activity_type, each.local, each.attempts, each.outcome, each.worker,
+             each.requested_by, each.decisions, each.proof)
+            for each in proven
+        ],
+        "unproven activities": [
+            (each.activity_id, each.activity_type, each.local, each.attempts, each.outcome, each.requested_by,
+             each.decisions, each.proof)
+            for each in unproven
+        ],
+        "findings": sorted(each.code for each in report.findings if each.severity in _GRAVE),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What became of one mutant.
+
+    Args:
+        mutant: It.
+        evidence: Whether the journals were there.
+        verdict: ``detected``, ``neutral`` or ``missed``.
+        rule: Why it is neutral.
+        why: What the report says otherwise, where it was missed.
+    """
+
+    mutant: Mutant
+    evidence: bool
+    verdict: str
+    rule: Neutral | None = None
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.mutant} / {'with' if self.evidence else 'without'} evidence: {self.why or self.verdict}"
+
+
+class Bench:
+    """Recorded runs, and how an auditor judges what was made of them.
+
+    Args:
+        runs: As they were recorded.
+    """
+
+    def __init__(self, runs: Runs) -> None:
+        self.runs: dict[str, Events] = {
+            name: tuple(history_from_json(text.encode()).events) for name, text in runs.histories.items()
+        }
+        self._readers: dict[bool, EvidenceReader] = {True: journals_in(runs.journal), False: NoEvidence()}
+        trust = read_trust(runs.trust)
+        self._trust = trust
+        exempt = self.runs[EXEMPT][0].workflow_execution_started_event_attributes.workflow_type.name
+        self._exempting = AuditTrust(trust.anchors, ungoverned=(exempt,))
+        self._loop = asyncio.new_event_loop()
+        for name in [name for name in self.runs if name.startswith(ENCODED)]:
+            # Also as an auditor with the converter sees them, so that the statements in them can be bent.
+            self.runs[f"decoded {name}"] = tuple(self._decoded(self.runs[name]))
+        self.pool = Pool(self.runs)
+        self.recorded = {
+            (name, evidence): self.audited(name, events, evidence=evidence)
+            for name, events in self.runs.items()
+            for evidence in (True, False)
+        }
+
+    def close(self) -> None:
+        self._loop.close()
+
+    def _decoded(self, events: Events) -> Events:
+        history = self._loop.run_until_complete(decoded(of_events(events), CONVERTER))
+        return tuple(history.events)
+
+    def audited(self, run: str, events: Events, *, evidence: bool) -> RunReport:
+        """The audit of a history that is said to be of a run.
+
+        Raises:
+            ExequaturError: It cannot be audited.
+        """
+        if run.startswith(ENCODED):
+            events = self._decoded(events)
+        trust = self._exempting if run == EXEMPT else self._trust
+        return audit_run(of_events(events), self._readers[evidence], trust)
+
+    def mutants(self, run: str) -> Iterator[Mutant]:
+        return mutants(run, self.runs, self.pool)
+
+    def judge(self, mutant: Mutant, *, evidence: bool, checkpointed: Checkpointed | None = None) -> Judgement:
+        """Audit a mutant and judge what the audit says."""
+        original = self.recorded[mutant.run, evidence]
+        try:
+            report = self.audited(mutant.run, mutant.events, evidence=evidence)
+        except ExequaturError:
+            return Judgement(mutant, evidence, "detected")
+        if checkpointed is not None and checkpointed(mutant, report):
+            return Judgement(mutant, evidence, "detected")
+        if self._seen(original, report, evidence):
+            return Judgement(mutant, evidence, "detected")
+        before, after = claims_of(original), claims_of(report)
+        codes = {each.code for each in report.findings}
+        differs = [name for name in before if before[name] != after[name]]
+        open_claims = [name for name in differs if not codes & set(COVERED.get(name, ()))]
+        rule = next((each for each in NEUTRAL if each.matches(mutant, evidence)), None)
+        if rule is not None and not open_claims and (rule.covered_by is None or rule.covered_by in codes):
+            return Judgement(mutant, evidence, "neutral", rule)
+        why = "no rule" if rule is None else f"rule {rule.where!r}"
+        if open_claims:
+            why += f"; claims {', '.join(f'{name}: {after[name]} for {before[name]}' for name in open_claims)}"
+        elif differs:
+            why += f"; differs in {', '.join(differs)}"
+        return Judgement(mutant, evidence, "missed", rule, f"{why}; {sorted(codes)}")
+
+    def _seen(self, original: RunReport, report: RunReport, evidence: bool) -> bool:
+        if evidence and original.verdict is Verdict.VERIFIED:
+            return report.verdict is not Verdict.VERIFIED
+        return bool(_grave(report) - _grave(original))
+
+
+def _grave(report: RunReport) -> Counter[str]:
+    return Counter(each.code for each in report.findings if each.severity in _GRAVE)
+
+
+@dataclass
+class Tally:
+    """What became of many mutants."""
+
+    tried: Counter[str] = field(default_factory=Counter)
+    detected: Counter[str] = field(default_factory=Counter)
+    neutral: Counter[str] = field(default_factory=Counter)
+    reasons: dict[bool, Counter[str]] = field(default_factory=lambda: {True: Counter(), False: Counter()})
+    missed: list[Judgement] = field(default_factory=list)
+
+    def add(self, judgement: Judgement) -> None:
+        run = judgement.mutant.run
+        self.tried[run] += 1
+        if judgement.verdict == "detected":
+            self.detected[run] += 1
+        elif judgement.rule is not None and judgement.verdict == "neutral":
+            self.neutral[run] += 1
+            self.reasons[judgement.evidence][judgement.rule.reason] += 1
+        else:
+            self.missed.append(judgement)
+
+    def table(self, shown: int = 40) -> str:
+        """What ``make audit-mutants`` prints."""
+        missed = Counter(each.mutant.run for each in self.missed)
+        lines = [f"{'run':<24}{'tried':>8}{'detected':>10}{'neutral':>9}{'missed':>8}"]
+        for run, tried in self.tried.items():
+            lines.append(f"{run:<24}{tried:>8}{self.detected[run]:>10}{self.neutral[run]:>9}{missed[run]:>8}")
+        totals = (self.tried.total(), self.detected.total(), self.neutral.total(), len(self.missed))
+        lines.append(f"{'all':<24}{totals[0]:>8}{totals[1]:>10}{totals[2]:>9}{totals[3]:>8}")
+        lines += ["", "Neutral, because (with the journals, without any evidence):"]
+        both = self.reasons[True] + self.reasons[False]
+        lines += [
+            f"{self.reasons[True][reason]:>7}{self.reasons[False][reason]:>7}  {reason}" for reason, _ in both.most_common()
+        ]
+        if self.missed:
+            lines += ["", "Missed:", *(f"  {each}" for each in self.missed[:shown])]
+        return "\n".join(lines)
+
+
+def sampled(made: Iterable[Mutant], share: float) -> Iterator[Mutant]:
+    """A part of the mutants, the same at each time: each name has its own lot."""
+    bound = int(share * 2**32)
+    for mutant in made:
+        named = f"{mutant.run.partition(' ')[0]} {mutant.where} {mutant.how} {mutant.event_id}"
+        if int.from_bytes(hashlib.sha256(named.encode()).digest()[:4], "big") < bound:
+            yield mutant
+
+
+def judged(bench: Bench, shares: Mapping[str, float]) -> Tally:
+    """Judge the mutants of runs, each with the journals and without.
+
+    Args:
+        bench: The runs.
+        shares: Which runs, and how much of each.
+    """
+    tally = Tally()
+    for run, share in shares.items():
+        for mutant in sampled(bench.mutants(run), share):
+            for evidence in (True, False):
+                tally.add(bench.judge(mutant, evidence=evidence))
+    return tally
+
+
+async def recorded(folder: Path) -> Runs:
+    """Record the runs on a server of their own."""
+    server = await WorkflowEnvironment.start_local(
+        dev_server_existing_path=shutil.which("temporal"), dev_server_log_level="error"
+    )
+    try:
+        return await record(server.client.service_client.config.target_host, folder)
+    finally:
+        await server.shutdown()
+
+
+def main(names: list[str]) -> int:
+    """Print the table; 1 when a mutant was missed."""
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(asyncio.run(recorded(Path(folder) / "all")))
+        began = time.monotonic()
+        tally = judged(bench, dict.fromkeys(names or sorted(bench.runs), 1.0))
+        bench.close()
+    print(tally.table())
+    print(f"\n{time.monotonic() - began:.0f} s", file=sys.stderr)
+    return 1 if tally.missed else 0
