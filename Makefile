@@ -49,9 +49,11 @@ mutate: $(READY) ## switch off each security rule in turn and name the test that
 mutate-audit: $(READY) ## change recorded histories in every way and show that the audit notices
 	@$(RUN) python -m tests.audit.mutants $(ARGS)
 
-docs: $(READY) ## regenerate docs/settings.md from the settings
+docs: $(READY) ## regenerate what is made from the code: docs/settings.md, docs/audit-report.schema.json
 	@$(RUN) python -c 'from exequatur.settings import settings_page; print(settings_page(), end="")' > docs/settings.md.new
 	@mv docs/settings.md.new docs/settings.md
+	@$(RUN) python -m exequatur.audit.document > docs/audit-report.schema.json.new
+	@mv docs/audit-report.schema.json.new docs/audit-report.schema.json
 
 clean: ## remove .venv and everything generated
 	@rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ ENCODED = "turned"
 """Runs whose names begin so are as Temporal has them, and decoded when they are audited."""
 EXEMPT = "ungoverned"
 """The run whose type the trust file exempts, for without that it is flagged to begin with."""
+ALIKE = 2
+"""How many events of one kind are edited in the same way in each run."""
 _GRAVE = (Severity.VIOLATION, Severity.UNCHECKED)
 
 Checkpointed = Callable[[Mutant, RunReport], bool]
@@ -71,7 +73,6 @@ def claims_of(report: RunReport) -> dict[str, Any]:
              each.decisions, each.proof)
             for each in unproven
         ],
-        "findings": sorted(each.code for each in report.findings if each.severity in _GRAVE),
     }  # fmt: skip
 
 
@@ -143,7 +144,7 @@ class Bench:
         return audit_run(of_events(events), self._readers[evidence], trust)
 
     def mutants(self, run: str) -> Iterator[Mutant]:
-        return mutants(run, self.runs, self.pool)
+        return mutants(run, self.runs, self.pool, most=ALIKE)
 
     def judge(self, mutant: Mutant, *, evidence: bool, checkpointed: Checkpointed | None = None) -> Judgement:
         """Audit a mutant and judge what the audit says."""
@@ -159,13 +160,15 @@ class Bench:
         before, after = claims_of(original), claims_of(report)
         codes = {each.code for each in report.findings}
         differs = [name for name in before if before[name] != after[name]]
+        if "activities" in differs:
+            differs[differs.index("activities")] = _less(before, after)
         open_claims = [name for name in differs if not codes & set(COVERED.get(name, ()))]
         rule = next((each for each in NEUTRAL if each.matches(mutant, evidence)), None)
         if rule is not None and not open_claims and (rule.covered_by is None or rule.covered_by in codes):
             return Judgement(mutant, evidence, "neutral", rule)
         why = "no rule" if rule is None else f"rule {rule.where!r}"
         if open_claims:
-            why += f"; claims {', '.join(f'{name}: {after[name]} for {before[name]}' for name in open_claims)}"
+            why += f"; claims {', '.join(f'{name}: {after.get(name)} for {before.get(name)}' for name in open_claims)}"
         elif differs:
             why += f"; differs in {', '.join(differs)}"
         return Judgement(mutant, evidence, "missed", rule, f"{why}; {sorted(codes)}")
@@ -174,6 +177,21 @@ class Bench:
         if evidence and original.verdict is Verdict.VERIFIED:
             return report.verdict is not Verdict.VERIFIED
         return bool(_grave(report) - _grave(original))
+
+
+def _less(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """What of the proven activities is not claimed any more; ``activities`` if something else is claimed of them."""
+    if _within(after["activities"], before["activities"]):
+        gone = [each for each in before["activities"] if each not in after["activities"]]
+        named = {each[:2] for each in after["unproven activities"]}
+        return "receipts" if all(each[:2] in named for each in gone) else "fewer activities"
+    return "order" if sorted(map(str, after["activities"])) == sorted(map(str, before["activities"])) else "activities"
+
+
+def _within(fewer: Sequence[object], more: Sequence[object]) -> bool:
+    """Whether these are some of those, in the same order."""
+    rest = iter(more)
+    return all(any(each == other for other in rest) for each in fewer)
 
 
 def _grave(report: RunReport) -> Counter[str]:

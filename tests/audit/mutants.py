@@ -580,15 +580,32 @@ def stripped(message: Any) -> None:
                 stripped(each)
 
 
-def mutants(run: str, runs: Mapping[str, Events], pool: Pool) -> Iterator[Mutant]:
-    """All mutants of one run; those that came out as they were recorded are left out."""
+def mutants(run: str, runs: Mapping[str, Events], pool: Pool, *, most: int | None = None) -> Iterator[Mutant]:
+    """The mutants of one run; those that came out as they were recorded are left out.
+
+    Args:
+        run: Its name.
+        runs: All runs.
+        pool: Plausible values.
+        most: Of events of one kind, how many are edited in the same way; all of them if it is ``None``.
+    """
     events = runs[run]
     others = {name: runs[name] for name in STRANGERS if name in runs}
+    fields: dict[tuple[str, str], list[Mutant]] = {}
+    for mutant in mutants_of_fields(run, events, pool):
+        fields.setdefault((mutant.where, mutant.how), []).append(mutant)
     for mutant in (
-        *mutants_of_fields(run, events, pool),
+        *(mutant for alike in fields.values() for mutant in (alike if most is None else _spread(alike, most))),
         *mutants_of_statements(run, events, others),
         *mutants_of_exchanges(run, events, others),
         *mutants_of_events(run, events, others),
     ):
         if mutant.events != events:
             yield mutant
+
+
+def _spread(alike: Sequence[Mutant], most: int) -> Sequence[Mutant]:
+    """Some of them: always the first and the last."""
+    if len(alike) <= most:
+        return alike
+    return [alike[round(place * (len(alike) - 1) / (most - 1))] for place in range(most)]

@@ -7,5 +7,13 @@ class Neutral:
     how: str = "*"
     covered_by: str|None = None
     def matches(self, m, e): return True
-NEUTRAL=()
-COVERED={}
+NEUTRAL=(Neutral("*","any"),)
+COVERED = {
+    "times": ("time-unproven","run-exempt"),
+    "events": ("events-unproven","run-exempt"),
+    "run": ("run-exempt",),
+    "run id": ("run-id-unproven","run-exempt"),
+    "end": ("seal-missing", "run-open","run-exempt"),
+    "fewer activities": ("seal-missing", "run-open","run-exempt"),
+    "unproven activities": ("end-unproven","run-exempt","attempt-unaccounted","request-withdrawn","seal-missing","run-open"),
+}

@@ -12,12 +12,14 @@ import pytest
 from temporalio.api.history.v1 import History
 from temporalio.client import Client
 
-from exequatur.audit.evidence import journals_in
+from exequatur.audit.codec import decoded
+from exequatur.audit.evidence import NoEvidence, journals_in
 from exequatur.audit.history import RunHistory, history_from_json, of_events
 from exequatur.audit.leaves import settled
 from exequatur.audit.notary import Notary, prove, verify_proof
 from exequatur.audit.report import RunReport, Severity, Verdict
-from exequatur.audit.seals import check_checkpoints
+from exequatur.audit.seals import check_checkpoints, with_checkpoints
+from exequatur.audit.sources import StoreEvidence
 from exequatur.audit.trust import AuditTrust, read_trust
 from exequatur.audit.verify import audit_run
 from exequatur.errors import EvidenceError
@@ -25,7 +27,7 @@ from exequatur.lineage.checkpoint import Checkpoint, cosign, namespace_origin, r
 from exequatur.lineage.note import COSIGNATURE, VerifierKey
 from exequatur.lineage.store import EvidenceStore
 from exequatur.statements.keys import SigningKey
-from tests.audit.runs import Runs
+from tests.audit.runs import CONVERTER, Runs
 
 SITE = "exequatur.local/default"
 NAME = "example.org/notary"
@@ -144,6 +146,35 @@ def test_too_few_witnesses_are_reported(runs: Runs, notary: Notary) -> None:
     trust = trust_of(runs, notary.key, witnesses=(VerifierKey("w1", key.x, COSIGNATURE),), threshold=1)
     report = audited(runs, history, [notary.seal(history).run], trust)
     assert codes(report)["witnesses-missing"] is Severity.UNCHECKED
+
+
+def test_a_runs_checkpoints_are_found_in_the_evidence(runs: Runs, notary: Notary, store: EvidenceStore) -> None:
+    history, trust = history_of(runs, "sequential"), trust_of(runs, notary.key)
+    notary.seal(history)
+    report = audit_run(history, journals_in(runs.journal), trust)
+    found = with_checkpoints(report, history, history, StoreEvidence(store), trust)
+    assert (found.checkpoints, found.checkpointed_events) == (1, len(history.events))
+    other = history_of(runs, "fan-out")
+    report = audit_run(other, journals_in(runs.journal), trust)
+    assert with_checkpoints(report, other, other, StoreEvidence(store), trust).checkpoints == 0
+
+
+async def test_of_an_encoded_run_the_recorded_events_are_what_was_signed(
+    runs: Runs, notary: Notary, store: EvidenceStore
+) -> None:
+    history, trust = history_of(runs, "turned"), trust_of(runs, notary.key)
+    notary.seal(history)
+    plain = await decoded(history, CONVERTER)
+    report = audit_run(plain, journals_in(runs.journal), trust)
+    assert with_checkpoints(report, history, plain, StoreEvidence(store), trust).checkpoints == 1
+
+
+def test_witnesses_that_are_demanded_are_missed_where_there_is_no_checkpoint(runs: Runs) -> None:
+    history, key = history_of(runs, "sequential"), SigningKey.generate()
+    trust = trust_of(runs, witnesses=(VerifierKey("w1", key.x, COSIGNATURE),), threshold=1)
+    report = audit_run(history, journals_in(runs.journal), trust)
+    found = with_checkpoints(report, history, history, NoEvidence(), trust)
+    assert codes(found)["witnesses-missing"] is Severity.UNCHECKED
 
 
 def test_a_growing_run_is_sealed_again_and_each_seal_holds(runs: Runs, notary: Notary, store: EvidenceStore) -> None:

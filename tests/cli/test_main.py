@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import exequatur.cli.auditing
 from exequatur.cli.main import commands
@@ -124,3 +126,20 @@ def test_a_terminal_that_cannot_show_a_character_shows_its_escape(tmp_path):
     assert process.returncode == 2
     assert rb"\u2116.json" in process.stdout
     assert process.stderr == b""
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_a_damaged_history_or_trust_file_is_never_verified_and_never_unexpected(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("damaged")
+    arguments = {"history": HISTORY, "trust": TRUST}
+    name = data.draw(st.sampled_from(sorted(arguments)))
+    content = bytearray(Path(arguments[name]).read_bytes())
+    for _ in range(data.draw(st.integers(0, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    damaged = folder / "damaged.json"
+    damaged.write_bytes(content[: data.draw(st.sampled_from([len(content), len(content) // 2, 1, 0]))])
+    arguments[name] = str(damaged)
+    result = invoked("audit", "file", arguments["history"], "--trust", arguments["trust"])
+    assert result.exit_code in {1, 2}  # without its evidence not even the sound one is verified
+    assert "unexpected" not in result.stderr

@@ -281,7 +281,7 @@ class Stage:
 
     def statements(self, kind: str, model: type[Statement]) -> list[Any]:
         """The claims of the statements in the journals, for example ``statements("receipt", Receipt)``."""
-        return [parse(record.body.decode(), model).claims for record in self.records(kind)]
+        return [parse(record.body.decode().partition("~")[0], model).claims for record in self.records(kind)]
 
     def receipts(self, handle: WorkflowHandle[Any, Any]) -> list[Receipt]:
         """The receipts of the run that this handle started, from the journals."""

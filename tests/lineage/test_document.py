@@ -216,34 +216,34 @@ def first(content: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("bend", "rule"),
     [
-        (lambda content: content.update(version="exequatur evidence v2"), "D2"),
-        (lambda content: content.pop("version"), "D2"),
-        (lambda content: content.pop("logs"), "D2"),
-        (lambda content: content.update(more=1), "D2"),
-        (lambda content: content.update(trust=[]), "D2"),
-        (lambda content: content.update(checkpoints={}), "D2"),
-        (lambda content: content["logs"][0].update(log_id="zz"), "D2"),
-        (lambda content: content["logs"][0].update(log_id=OTHER + "\n"), "D2"),
-        (lambda content: first(content).update(more=1), "D2"),
-        (lambda content: first(content).pop("previous"), "D2"),
-        (lambda content: first(content).update(index="0"), "D2"),
-        (lambda content: first(content).update(index=True), "D2"),
-        (lambda content: first(content).update(index=-1), "D2"),
-        (lambda content: first(content).update(index=2**63), "D2"),
-        (lambda content: first(content).update(index=2**62), "K1"),
-        (lambda content: first(content).update(index=3), "K3"),
-        (lambda content: first(content).update(at=1e999), "D2"),
-        (lambda content: first(content).update(at=None), "D2"),
-        (lambda content: first(content).update(attempt=-1), "D2"),
-        (lambda content: first(content).update(attempt=2), "K2"),
-        (lambda content: first(content).update(kind="\ud800"), "D2"),
-        (lambda content: first(content).update(body="e30"), "K2"),
-        (lambda content: first(content).update(body="e31"), "D3"),
-        (lambda content: first(content).update(body="e30="), "D3"),
-        (lambda content: first(content).update(previous=digest("another")), "K3"),
-        (lambda content: first(content).update(head=digest("another")), "K2"),
-        (lambda content: first(content).update(head="short"), "D2"),
-        (lambda content: content["logs"][0]["records"][1].update(previous=digest("another")), "K2"),
+        (lambda content: content.update(version="exequatur evidence v2"), "Z6"),
+        (lambda content: content.pop("version"), "Z6"),
+        (lambda content: content.pop("logs"), "Z6"),
+        (lambda content: content.update(more=1), "Z6"),
+        (lambda content: content.update(trust=[]), "Z6"),
+        (lambda content: content.update(checkpoints={}), "Z6"),
+        (lambda content: content["logs"][0].update(log_id="zz"), "Z6"),
+        (lambda content: content["logs"][0].update(log_id=OTHER + "\n"), "Z6"),
+        (lambda content: first(content).update(more=1), "Z6"),
+        (lambda content: first(content).pop("previous"), "Z6"),
+        (lambda content: first(content).update(index="0"), "Z6"),
+        (lambda content: first(content).update(index=True), "Z6"),
+        (lambda content: first(content).update(index=-1), "Z6"),
+        (lambda content: first(content).update(index=2**63), "Z6"),
+        (lambda content: first(content).update(index=2**62), "U1"),
+        (lambda content: first(content).update(index=3), "U3"),
+        (lambda content: first(content).update(at=1e999), "Z6"),
+        (lambda content: first(content).update(at=None), "Z6"),
+        (lambda content: first(content).update(attempt=-1), "Z6"),
+        (lambda content: first(content).update(attempt=2), "U2"),
+        (lambda content: first(content).update(kind="\ud800"), "Z6"),
+        (lambda content: first(content).update(body="e30"), "U2"),
+        (lambda content: first(content).update(body="e31"), "Z7"),
+        (lambda content: first(content).update(body="e30="), "Z7"),
+        (lambda content: first(content).update(previous=digest("another")), "U3"),
+        (lambda content: first(content).update(head=digest("another")), "U2"),
+        (lambda content: first(content).update(head="short"), "Z6"),
+        (lambda content: content["logs"][0]["records"][1].update(previous=digest("another")), "U2"),
         (lambda content: content.update(checkpoints=["no note"]), "N3"),
     ],
 )
@@ -291,7 +291,7 @@ def test_a_record_does_not_come_in_under_another_number(store: EvidenceStore, tm
     ids=range(9),
 )
 def test_what_is_no_document_is_refused(store: EvidenceStore, data: bytes) -> None:
-    with pytest.raises(EvidenceError, match="D2"):
+    with pytest.raises(EvidenceError, match="Z6"):
         import_into(store, data)
 
 
@@ -299,16 +299,16 @@ def test_a_document_with_something_behind_it_or_a_member_twice_is_refused(
     store: EvidenceStore, document: bytes
 ) -> None:
     for data in (document + b"{}", document.replace(b'{"version"', b'{"version":"exequatur evidence v1","version"', 1)):
-        with pytest.raises(EvidenceError, match="D2"):
+        with pytest.raises(EvidenceError, match="Z6"):
             import_into(store, data)
 
 
 def test_a_document_is_read_up_to_its_limits_only(store: EvidenceStore, document: bytes) -> None:
-    with pytest.raises(EvidenceError, match="D1"):
+    with pytest.raises(EvidenceError, match="Z5"):
         import_into(store, document, max_bytes=len(document) - 1)
-    with pytest.raises(EvidenceError, match="D1"):
+    with pytest.raises(EvidenceError, match="Z5"):
         import_into(store, document, max_records=3)
-    with Path("/dev/zero").open("rb") as endless, pytest.raises(EvidenceError, match="D1"):
+    with Path("/dev/zero").open("rb") as endless, pytest.raises(EvidenceError, match="Z5"):
         store.import_(endless, max_bytes=1000)
     assert import_into(store, document, max_bytes=len(document), max_records=4).records == 4
 

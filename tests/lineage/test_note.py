@@ -24,6 +24,7 @@ from exequatur.lineage.note import (
     to_base64,
     verify,
 )
+from exequatur.statements.encoding import to_base64url
 from exequatur.statements.keys import SigningKey
 
 # Source: golang.org/x/mod/sumdb/note, example_test.go and note_test.go. The seed is that of the signer key there,
@@ -112,6 +113,12 @@ def test_a_verifier_key_of_a_type_that_we_do_not_verify_says_so() -> None:
         VerifierKey(NAME, KEY.x, 6)
 
 
+def test_a_key_of_the_wrong_length_is_none() -> None:
+    for length in (0, 31, 33):
+        with pytest.raises(ValueError, match="has not 32 bytes"):
+            VerifierKey(NAME, to_base64url(bytes(length)))
+
+
 def test_a_wrong_key_id_is_told_apart_from_the_right_one() -> None:
     with pytest.raises(ValueError, match=f"c74f20a4, but its key has {GO_KEY.split('+')[1]}"):
         VerifierKey.parse(GO_KEY.replace("c74f20a3", "c74f20a4"))
@@ -168,7 +175,22 @@ def test_what_is_not_utf_8_is_refused() -> None:
             parse(note)
 
 
-@pytest.mark.parametrize("note", ["", "\n", "\n\n", TEXT, TEXT + "\n", TEXT + LINE[:-1], SIGNED[:-1], SIGNED + "\n"])
+@pytest.mark.parametrize(
+    "note",
+    [
+        "",
+        "\n",
+        "\n\n",
+        LINE,
+        "\n" + LINE,
+        TEXT,
+        TEXT + "\n",
+        TEXT + LINE,
+        SIGNED[:-1],
+        SIGNED + "\n",
+        SIGNED + LINE[:-1],
+    ],
+)
 def test_a_note_without_its_parts_is_refused(note: str) -> None:
     with pytest.raises(EvidenceError, match=r"\[N3\]|\[N4\]"):
         parse(note)

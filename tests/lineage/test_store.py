@@ -121,7 +121,7 @@ def test_a_record_that_does_not_follow_refuses_all_that_came_with_it(
 
 def test_a_first_record_after_anything_but_the_genesis_is_refused(store: EvidenceStore) -> None:
     moved = chained(decision(), after=replace(decisions(1)[0], index=-1))
-    with pytest.raises(EvidenceError, match="K3"):
+    with pytest.raises(EvidenceError, match="U3"):
         store.append(LOG, moved, decisions(1)[0].head)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from exequatur.gate.wire import RECEIPT
 from exequatur.statements.encoding import strict_json
 from exequatur.statements.models import Receipt
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 LOCAL_MARKER = "core_local_activity"
 
 _ENDS = {
@@ -162,7 +164,7 @@ def _local(event: HistoryEvent, task_queue: str) -> Activity:
 
 def _text(value: object) -> str:
     """A name from a marker's JSON, which can spell half a surrogate pair."""
-    return value if isinstance(value, str) and value.isprintable() else ""
+    return value if isinstance(value, str) and not _SURROGATE.search(value) else ""
 
 
 def seconds(event: HistoryEvent) -> float:

@@ -2,7 +2,8 @@
 
 Rules, numbered as the code marks them:
 
-L1  Requests are numbered from 1 without a gap or a repeat, and each names the head before it.
+L1  Requests are numbered from 1 without a gap or a repeat, stand in the history in that order, and each names the head
+    before it.
 L2  A request tells which receipts the workflow had seen since the one before; each of them is in the history.
 L3  Of a local activity Temporal records no request. What the workflow had seen before it is a beginning of the receipts
     that were left, in the order in which the history ends their activities.
@@ -100,7 +101,12 @@ def rebuild(
     """
     result = Rebuilt()
     by_seq: dict[int, Asked] = {}
+    latest: Asked | None = None
     for each in asked:
+        if each.seen is not None:  # the event of a local activity is its end
+            if latest is not None and latest.seq > each.seq:  # [L1]
+                result.broken.append(Broken(f"Request {each.seq} stands after request {latest.seq}", each.event_id))
+            latest = each
         if by_seq.setdefault(each.seq, each) is not each:  # [L1]
             result.broken.append(Broken(f"Request {each.seq} is there twice", each.event_id))
     digests = dict(received)

@@ -56,10 +56,16 @@ class Bundles:
         data = self._evidence.bundle(address)
         if data is None:
             return None
-        bundle = PolicyBundle(BundleSource.from_archive(data))
+        bundle = _opened(data)
         if bundle.digest != address:
             raise PolicyError(f"The archived bundle {address} has another digest")
         return bundle
+
+
+@lru_cache(maxsize=16)
+def _opened(data: bytes) -> PolicyBundle:
+    """An archived bundle; many runs of an audit share a few."""
+    return PolicyBundle(BundleSource.from_archive(data))
 
 
 def check_about(

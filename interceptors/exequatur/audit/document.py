@@ -48,9 +48,6 @@ def json_schema() -> dict[str, Any]:
         # Every member is written, and a reader of this version ignores members that are added later.
         described["required"] = list(described["properties"])
         described.pop("additionalProperties", None)
-    schema["$defs"]["RunReport"]["properties"]["replay"]["description"] = (
-        "Whether the workflow code, run again over the history, made the same choices."
-    )
     schema["properties"]["schema_version"] = {"const": SCHEMA, "description": "Names this schema."}
     # An enumeration would make each new code a new version; the last alternative leaves room for them.
     known = [{"const": code, "description": f"{meant.severity}: {meant.meaning}"} for code, meant in CODES.items()]

@@ -69,6 +69,7 @@ class RunEvidence:
         decisions: In the order of their logs.
         receipts: Receipts of every attempt.
         seals: Seals; there are several if the workflow task that closed the run was tried again.
+        credentials: Those that came with seals.
         revocations: What each log knew to be revoked, with its place.
         places: Every record by log and index.
         invalid: What is wrong with records, a sentence each.
@@ -77,6 +78,7 @@ class RunEvidence:
     decisions: list[Decision] = field(default_factory=list)
     receipts: list[tuple[Record, Token[Receipt]]] = field(default_factory=list)
     seals: list[tuple[Record, Token[Seal]]] = field(default_factory=list)
+    credentials: list[str] = field(default_factory=list)
     revocations: list[tuple[Record, Revocation]] = field(default_factory=list)
     places: dict[tuple[str, int], Record] = field(default_factory=dict)
     invalid: list[str] = field(default_factory=list)
@@ -127,7 +129,10 @@ def _sort(found: RunEvidence, record: Record) -> None:
         case "receipt":
             found.receipts.append((record, parse(record.body.decode("ascii"), Receipt)))
         case "seal":
-            found.seals.append((record, parse(record.body.decode("ascii"), Seal)))
+            seal, _, credential = record.body.decode("ascii").partition("~")
+            found.seals.append((record, parse(seal, Seal)))
+            if credential:
+                found.credentials.append(credential)
         case "revocation":
             found.revocations.append((record, Revocation.model_validate(strict_json(record.body))))
         case _:

@@ -6,7 +6,7 @@ H1  The input is bounded, well-formed JSON of a History message (proto3 JSON, or
 H2  A field that this version of the API does not know is an error: what it says could not be checked.
 H3  Events are numbered from 1 without a gap, the first starts the workflow, and what closes it is the last.
 H4  An event's type is that of its attributes.
-H5  What an event says that it follows exists, is of the right kind, and is not ended twice.
+H5  What an event says that it follows exists, is of the right kind, and is neither begun nor ended twice.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def check_events(history: RunHistory) -> list[Finding]:
 
     last = len(history.events)
     by_id: dict[int, HistoryEvent] = {}
-    ended: dict[tuple[str, int], int] = {}
+    done: dict[tuple[str, int], int] = {}
     for number, event in enumerate(history.events, 1):
         attributes = event.WhichOneof("attributes")
         kind = (attributes or "").removesuffix("_event_attributes").upper()
@@ -182,30 +182,41 @@ def check_events(history: RunHistory) -> list[Finding]:
         if name != f"EVENT_TYPE_{kind}":  # [H4]
             wrong(event, f"has the type {name} and the attributes of {kind or 'nothing'}")
         elif attributes:
-            for follows, ends, earlier in _links(getattr(event, attributes), kind):  # [H5]
+            for follows, does, earlier in _links(getattr(event, attributes), kind):  # [H5]
                 before = by_id.get(earlier)
                 if before is None or EventType.Name(before.event_type) != f"EVENT_TYPE_{follows}":
                     wrong(event, f"follows event {earlier}, which is no {follows}")
-                elif ends and ended.setdefault((follows, earlier), event.event_id) != event.event_id:
-                    wrong(event, f"ends event {earlier}, which event {ended[follows, earlier]} has ended")
+                elif does and done.setdefault((does, earlier), event.event_id) != event.event_id:
+                    wrong(event, f"{does} event {earlier}, as event {done[does, earlier]} does")
         by_id[event.event_id] = event
     return findings
 
 
-_ENDS = ("COMPLETED", "FAILED", "TIMED_OUT", "CANCELED")
+_BEGINS, _ENDS = ("STARTED",), ("COMPLETED", "FAILED", "TIMED_OUT", "CANCELED", "TERMINATED", "FIRED")
+_FIRST = {
+    "ACTIVITY_TASK": ("scheduled_event_id", "ACTIVITY_TASK_SCHEDULED"),
+    "WORKFLOW_TASK": ("scheduled_event_id", "WORKFLOW_TASK_SCHEDULED"),
+    "CHILD_WORKFLOW_EXECUTION": ("initiated_event_id", "START_CHILD_WORKFLOW_EXECUTION_INITIATED"),
+    "TIMER": ("started_event_id", "TIMER_STARTED"),
+}
+"""What the events of each kind refer to, and the kind of that."""
 
 
-def _links(attributes: Any, kind: str) -> Iterable[tuple[str, bool, int]]:
-    """The kinds and ids of the events that this one follows, and whether it ends them."""
-    for subject in ("ACTIVITY_TASK", "WORKFLOW_TASK"):
-        if kind in {f"{subject}_{end}" for end in (*_ENDS, "STARTED", "CANCEL_REQUESTED")}:
-            scheduled = attributes.scheduled_event_id
+def _links(attributes: Any, kind: str) -> Iterable[tuple[str, str | None, int]]:
+    """The kinds and ids of the events that this one follows, and what it does to them, which is done once."""
+    asked = getattr(attributes, "workflow_task_completed_event_id", 0)
+    if asked:
+        yield "WORKFLOW_TASK_COMPLETED", None, asked
+    for subject, (name, first) in _FIRST.items():
+        what = kind.removeprefix(f"{subject}_")
+        if what in (*_BEGINS, *_ENDS, "CANCEL_REQUESTED") and kind == f"{subject}_{what}" and kind != first:
+            earlier = getattr(attributes, name)
             # The end of a reset's last task follows a task of the run before, which is not in this history.
-            if scheduled or subject == "ACTIVITY_TASK":
-                yield f"{subject}_SCHEDULED", kind.endswith(_ENDS), scheduled
+            if earlier or subject != "WORKFLOW_TASK":
+                yield first, "begins" if what in _BEGINS else "ends" if what in _ENDS else None, earlier
             started = getattr(attributes, "started_event_id", 0)
-            if started:
-                yield f"{subject}_STARTED", True, started
+            if started and name != "started_event_id":
+                yield f"{subject}_STARTED", "ends", started
 
 
 def _single(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -134,6 +134,7 @@ class RunReport(Part):
         events: How many events were read.
         checkpoints: How many signed checkpoints cover it.
         checkpointed_events: How many of its events the largest of them covers.
+        replay: Whether the workflow code, run again over the history, made the same choices.
         activities: In the order of the history.
         findings: In the order of the history.
     """
@@ -166,11 +167,19 @@ class Report(Part):
 
     Args:
         schema_version: :data:`SCHEMA`.
+        software: Which version audited; ``None`` where nobody said.
+        audited: When, in seconds since 1970 by the auditor's clock; ``None`` where nobody said.
+        trust: SHA-256 of the trust file, base64url; ``None`` where nobody said.
+        evidence: Where the evidence came from, as the auditor named it.
         runs: What could be read.
         findings: What is about no single run, such as a file that is no history.
     """
 
     schema_version: str = SCHEMA
+    software: str | None = None
+    audited: float | None = None
+    trust: str | None = None
+    evidence: tuple[str, ...] = ()
     runs: tuple[RunReport, ...] = ()
     findings: tuple[Finding, ...] = ()
 

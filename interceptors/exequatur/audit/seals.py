@@ -13,15 +13,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from exequatur.audit.activities import seconds
+from exequatur.audit.evidence import EvidenceReader
 from exequatur.audit.history import RunHistory
 from exequatur.audit.leaves import tree_of
 from exequatur.audit.report import Finding, RunReport, finding
 from exequatur.audit.start import LEEWAY
 from exequatur.audit.trust import AuditTrust
-from exequatur.errors import ConfigurationError, EvidenceError
+from exequatur.errors import ConfigurationError, EvidenceError, StatementError
+from exequatur.gate.wire import read_start_header
 from exequatur.lineage import note as notes
-from exequatur.lineage.checkpoint import verify_checkpoint
+from exequatur.lineage.checkpoint import run_origin, verify_checkpoint
 from exequatur.lineage.note import VerifierKey
+from exequatur.statements.jws import parse
+from exequatur.statements.models import Grant
 
 
 def check_checkpoints(report: RunReport, history: RunHistory, signed: Iterable[str], trust: AuditTrust) -> RunReport:
@@ -76,8 +80,46 @@ def check_checkpoints(report: RunReport, history: RunHistory, signed: Iterable[s
                 bounded = True
                 names = ", ".join(sorted(cosigned))
                 found.append(finding("time-bounded", f"Witnesses ({names}) had seen all of it by {seen} s since 1970"))
-    kept = tuple(each for each in report.findings if not (bounded and each.code == "time-unproven"))
+    whole = tree is not None and covered == len(tree)
+    settled = {"time-unproven"} if bounded else set()
+    kept = [each for each in report.findings if each.code not in settled | ({"events-unproven"} if whole else set())]
+    if whole and not bounded:
+        unseen = "No witness has cosigned a checkpoint of this run: its times are as server and workers say"
+        kept = [each.model_copy(update={"sentence": unseen}) if each.code == "time-unproven" else each for each in kept]
     return report.model_copy(update={"findings": (*kept, *found), "checkpoints": count, "checkpointed_events": covered})
+
+
+def with_checkpoints(
+    report: RunReport, recorded: RunHistory, plain: RunHistory, evidence: EvidenceReader, trust: AuditTrust
+) -> RunReport:
+    """Look for a run's checkpoints in the evidence and check them.
+
+    Args:
+        report: The audit of the run so far.
+        recorded: As Temporal has it; that is what notaries sign.
+        plain: The same with payloads decoded, to read the grant, which says where the run belongs.
+        evidence: Has the checkpoints.
+        trust: Names notaries, witnesses and how many are demanded.
+    """
+    origin = _origin(plain)
+    notes = evidence.checkpoints(origin) if origin is not None else ()
+    if not notes and trust.threshold:  # [K3]
+        missing = finding("witnesses-missing", f"There is no checkpoint; {trust.threshold} witnesses are demanded")
+        return report.model_copy(update={"findings": (*report.findings, missing)})
+    return check_checkpoints(report, recorded, notes, trust)
+
+
+def _origin(history: RunHistory) -> str | None:
+    """The name of a run's log, from the grant that it says it was started with."""
+    try:
+        tokens = read_start_header(dict(history.started.header.fields))
+        aud = parse(tokens[0], Grant).claims.aud if tokens else None
+    except StatementError:
+        return None
+    if aud is None:
+        return None
+    site, _, namespace = aud.rpartition("/")
+    return run_origin(site, namespace, history.workflow_id, history.run_id)
 
 
 def _signer(note: str, notaries: Iterable[VerifierKey]) -> VerifierKey | None:

@@ -8,7 +8,7 @@ Rules, numbered as the code marks them:
 S1  The start header holds a grant first, then delegations, credentials and a seal, and nothing else.
 S2  Grant and delegations verify, and are for this workflow id and a type that it may have.
 S3  A first run started between the grant's issue and its ``start_by``, or within a bound of its delegation.
-S4  Its input is the one that was granted, or the one that the seal of the run before names.
+S4  Its input and task queue are those that were granted, or those that the seal of the run before names.
 S5  A run that continues another came with that run's seal; a child was handed its delegation by its parent.
 S6  Only a grant that may be used again serves another attempt.
 """
@@ -160,5 +160,7 @@ def _check_start(start: Start, chain: Chain, history: RunHistory, seals: Sequenc
         start.wrong("start-not-granted", "The delegation comes from another workflow than the parent")
     if again and leaf.reuse == "once":  # [S6]
         start.wrong("start-not-granted", "The grant is for one attempt of the workflow, and this is another")
+    if not seals and started.task_queue.name != leaf.task_queue:  # [S4]
+        start.wrong("start-not-granted", f"The grant is for task queue {leaf.task_queue}")
     if payloads_digest(started.input.payloads) != granted:  # [S4]
         start.wrong("start-not-granted", "The input of the run is not the one that was granted")

@@ -1,5 +1,7 @@
 """The report in a terminal: a line a run, what was found in it, and the verdict at the end, where the eye is.
 
+Of several runs, what weighs less is given by its code, and what the codes mean is said once.
+
 Only ``Text`` is printed, which holds no markup, so that no string of a history can colour, link or hide anything.
 """
 
@@ -25,6 +27,8 @@ _STYLES = {
     Severity.UNPROVEN: "cyan",
     Severity.NOTICE: "dim",
 }
+_GRAVE = (Severity.VIOLATION, Severity.UNCHECKED)
+"""What is printed in full, also where many runs are."""
 _NAME = 200  # characters of an id or a type on the line of a run
 
 
@@ -35,9 +39,12 @@ def print_report(report: Report, console: Console) -> None:
         report: What was found.
         console: Where to.
     """
+    brief = len(report.runs) > 1
     for run in report.runs:
-        _print_run(run, console)
+        _print_run(run, console, brief=brief)
     _print_findings(report.findings, console)
+    if brief:
+        _print_meanings(report, console)
     title, sentence = headline(report)
     _print(console, Text())
     _print(console, Text(title, _STYLES[report.verdict]).append(f". {sentence}", "not bold default"), wrap=True)
@@ -47,7 +54,7 @@ def print_report(report: Report, console: Console) -> None:
     _print(console, Text(f"{runs}, {activities}, {events}; {tally(all_findings(report))}"))
 
 
-def _print_run(run: RunReport, console: Console) -> None:
+def _print_run(run: RunReport, console: Console, *, brief: bool) -> None:
     name = f"{shown(run.workflow_type, _NAME)} {shown(run.workflow_id, _NAME)} run {shown(run.run_id, _NAME)}"
     facts = [
         f"on behalf of {shown(who(run), _NAME)}",
@@ -60,7 +67,22 @@ def _print_run(run: RunReport, console: Console) -> None:
     line = Text(VERDICTS[run.verdict], _STYLES[run.verdict])
     line.append(f"  {name}", "not dim bold default").append(f"  {', '.join(facts)}", "not bold default")
     _print(console, line)
-    _print_findings(run.findings, console)
+    _print_findings((each for each in run.findings if not brief or each.severity in _GRAVE), console)
+    for severity in Severity:
+        lighter = grouped(each for each in run.findings if each.severity is severity) if severity not in _GRAVE else []
+        if brief and lighter:
+            line = Text("  ").append(f"{severity} ", _STYLES[severity])
+            _print(console, line.append(", ".join(shown(group.code) for group in lighter), "not bold default"))
+
+
+def _print_meanings(report: Report, console: Console) -> None:
+    """What the codes mean that runs were only given by name."""
+    lighter = [each for run in report.runs for each in run.findings if each.severity not in _GRAVE]
+    if lighter:
+        _print(console, Text())
+    for group in grouped(lighter):
+        line = Text("  ").append(shown(group.code), _STYLES[group.severity])
+        _print(console, line.append(f" ({count(len(group.findings), 'time')})  {group.meaning}", "not bold default"))
 
 
 def _print_findings(findings: Iterable[Finding], console: Console) -> None:

@@ -9,28 +9,33 @@ Rules, numbered as the code marks them:
 A1  A run without a grant is a violation unless its type is exempt; so is an activity of it that has our header.
 A2  Every attempt that the history tells of has its decision in the evidence, or is reported as unaccounted.
 A3  A receipt's place in its worker's journal is in the evidence, and the record there is about the same.
-A4  The evidence tells of no activity that the history does not have.
+A4  The evidence tells of no activity, and of no later attempt of one, that the history does not have.
 A5  A run that has closed is sealed with its final head.
+A6  What nothing signed speaks for is said to be unproven: how an activity without a receipt ended, the id of a run that
+    asked for nothing, the end of a run that has none, and everything that is no activity.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from exequatur.audit.activities import Activity, activities_of, seconds
 from exequatur.audit.chain import Asked, Rebuilt, rebuild
 from exequatur.audit.codec import still_encoded
 from exequatur.audit.decisions import Bundles, check_about, check_receipt, check_standing, is_local, recompute
 from exequatur.audit.evidence import Decision, EvidenceReader, RunEvidence, evidence_of
+from exequatur.audit.handover import check_children, handed_seal, hands_on
 from exequatur.audit.history import RunHistory, check_events
 from exequatur.audit.proofs import Proof, Proofs, asked_by, received_by
 from exequatur.audit.report import ActivityReport, Decided, Finding, RunReport, Severity, finding
 from exequatur.audit.start import Start, read_start
 from exequatur.audit.trust import AuditTrust
-from exequatur.errors import PolicyError, StatementError
+from exequatur.errors import PolicyError, StatementError, UnknownKeyError
 from exequatur.gate.wire import PREFIX
-from exequatur.statements.models import RequestCore
+from exequatur.statements.jws import Token
+from exequatur.statements.models import Receipt, RequestCore
 from exequatur.statements.verification import Chain, Scope
 
 DEVELOPMENT_ISSUER = "dev:"
@@ -66,6 +71,9 @@ class _Audit:
         self._evidence: RunEvidence = evidence_of(evidence, history.workflow_id, history.run_ids)
         self._decided: dict[int, list[Decided]] = {}
         self._counted: Counter[str] = Counter()
+        self._receivers = self._start.credentials
+        self._named = False
+        """Whether a seal or a journal's record vouches for the run's id."""
 
     def report(self) -> RunReport:
         history, start = self._history, self._start
@@ -81,6 +89,8 @@ class _Audit:
         for sentence in self._evidence.invalid:
             self._found("evidence-invalid", f"In the evidence, {sentence}")
         self._decisions(proofs, start.chain)
+        if start.chain is not None:
+            self._unproven(proofs)
         self._summarise()
         grant = start.chain.grant.claims if start.chain else None
         return RunReport(
@@ -149,6 +159,7 @@ class _Audit:
         statements = Proofs(history, start, chain)
         proofs = statements.of(activities)
         self._findings += statements.findings
+        self._receivers = statements.receivers
         grant = chain.grant.claims
         if grant.mode == "observe":
             self._found("run-observed", "The run was in observe mode: nothing was enforced")
@@ -160,8 +171,9 @@ class _Audit:
             )
         for event_id, base, _ in history.resets:
             self._findings.append(
-                finding("run-reset", f"The run goes on from run {base}, which was reset", event_id=event_id)
+                finding("run-reset", f"The run is a reset, says the server, of run {base}", event_id=event_id)
             )
+        self._findings += check_children(history, start, chain)
         self._chain(proofs, chain)
         return proofs
 
@@ -169,7 +181,7 @@ class _Audit:
         history, leaf = self._history, self._start.leaf
 
         def core_of(seq: int, activity_type: str, prev: str) -> str:
-            return RequestCore(
+            return RequestCore.model_construct(
                 grant=leaf,
                 workflow_id=history.workflow_id,
                 original_run_id=history.original_run_id,
@@ -204,13 +216,26 @@ class _Audit:
         history = self._history
         due = _CLOSES_AS.get(history.outcome)
         seals = [token for _, token in self._evidence.seals if token.claims.run_id == history.run_id]
-        if due is None:
-            if history.outcome == "open" and seals:
+        if history.outcome == "open":
+            if seals:
                 self._found("history-cut", "The evidence has a seal of this run, and the history does not close it")
             return
-        if not seals:
+        if hands_on(history.events[-1]):
+            try:
+                seals = [handed_seal(history.events[-1], self._start)]
+            except UnknownKeyError as error:
+                self._found("key-unknown", f"{error}; add the authority's keys to the trust file")
+                return
+            except StatementError as error:
+                self._found("seal-invalid", str(error))
+                return
+        if due is None or not seals:
             self._found("seal-missing", "The evidence has no seal of this run, so its end rests on the history alone")
             return
+        for text in self._evidence.credentials:
+            # One that does not verify vouches for nothing.
+            with suppress(StatementError):
+                self._start.credentials.add(text)
         problem = "its head is not the one that the history gives"
         for token in seals:
             claims = token.claims
@@ -223,8 +248,10 @@ class _Audit:
             named = (claims.grant, claims.workflow_id, claims.original_run_id, claims.outcome)
             if named != (self._start.leaf, history.workflow_id, history.original_run_id, due):
                 problem = f"it says that the run {claims.outcome}, or is of another run"
-            elif claims.seq == rebuilt.count and (rebuilt.broken or rebuilt.ends_with(claims.head)):
-                return
+            elif claims.run_id == history.run_id and claims.seq == rebuilt.count:
+                if rebuilt.broken or rebuilt.ends_with(claims.head):
+                    self._named = True
+                    return
         self._found("seal-invalid", f"No seal of this run is right: {problem}")  # [A5]
 
     def _decisions(self, proofs: Sequence[Proof], chain: Chain | None) -> None:
@@ -250,10 +277,50 @@ class _Audit:
                 self._stray(decision)
                 continue
             accounted.add((id(found), claims.attempt))
+            self._named = self._named or claims.run_id == self._history.run_id
             self._decision(decision, found, chain)
         by_place = {(each.record.log_id, each.record.index): each for each in self._evidence.decisions}
         for proof in proofs:
             self._accounted(proof, accounted, by_place, chain)
+
+    def _unproven(self, proofs: Sequence[Proof]) -> None:
+        """A6."""
+        history = self._history
+        told = {
+            (token.claims.request, token.claims.attempt, token.claims.outcome): token
+            for _, token in self._evidence.receipts
+        }
+        for proof in proofs:
+            if proof.receipt is None and not self._shown(proof, told):
+                self._counted["end-unproven"] += 1
+        vouched = (
+            *(proof.request.claims.run_id for proof in proofs if proof.request is not None),
+            *(proof.receipt.claims.run_id for proof in proofs if proof.receipt is not None),
+        )
+        if history.run_id not in vouched and not self._named:
+            self._found("run-id-unproven", f"Nothing that was signed names run {history.run_id}: it asked for nothing")
+        if history.outcome == "open":
+            self._found("run-open", "The history does not show an end; if the run went on, that was not audited")
+        self._found(
+            "events-unproven",
+            "No checkpoint covers this run: what no statement is about (signals, timers, children's results, the "
+            "workflow's own, the order of the last ends) is as the server says",
+        )
+
+    def _shown(self, proof: Proof, told: Mapping[tuple[str | None, int, str], Token[Receipt]]) -> bool:
+        """Whether a receipt in the evidence says that the activity's last attempt ended as the history has it."""
+        activity, chain = proof.activity, self._start.chain
+        receipt = told.get((proof.core.hash(), activity.attempt, activity.outcome)) if proof.core is not None else None
+        if receipt is None or chain is None:
+            return False
+        scope = Scope(chain.site, chain.namespace, activity.task_queue, activity.activity_type)
+        for credentials in (self._receivers, self._start.credentials):
+            try:
+                credentials.verify(receipt, "receipt", scope)
+            except StatementError:
+                continue
+            return receipt.claims.activity_id == activity.activity_id
+        return False
 
     def _stray(self, decision: Decision) -> None:
         """A4."""
@@ -263,6 +330,8 @@ class _Audit:
         what = f"{claims.activity_type} ({claims.activity_id}), attempt {claims.attempt}"
         if is_local(decision):
             self._found("attempt-unaccounted", f"The evidence tells of the local activity {what}, which left no marker")
+        elif self._history.outcome == "open":
+            self._found("history-cut", f"The evidence tells of {what}, which is not in this history yet; get it again")
         else:  # [A4]
             self._found("activity-missing", f"The evidence tells of {what}, which the history does not have")
 
@@ -341,6 +410,7 @@ class _Audit:
             "evidence-missing": "The evidence lacks the journal records that {n} receipts name: a journal was lost, or "
             "not shipped; their decisions were not recomputed",
             "attempt-unaccounted": "The evidence has no record of {n} attempts",
+            "end-unproven": "No receipt shows how {n} activities ended; their ids, attempts and ends are as the server says",
         }
         for code, count in sorted(self._counted.items()):
             self._found(code, sentences[code].format(n=count))

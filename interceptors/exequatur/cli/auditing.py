@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import re
+import time
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -12,14 +14,13 @@ from exequatur.audit.codec import decoded
 from exequatur.audit.evidence import EvidenceReader, NoEvidence
 from exequatur.audit.history import RunHistory, UnknownFieldsError, read_history
 from exequatur.audit.report import Finding, Report, RunReport, finding
-from exequatur.audit.seals import check_checkpoints
+from exequatur.audit.seals import with_checkpoints
 from exequatur.audit.sources import OpenEvidence
-from exequatur.audit.start import read_start
 from exequatur.audit.trust import AuditTrust, read_trust
 from exequatur.audit.verify import audit_run
 from exequatur.cli.code import converter_of
 from exequatur.errors import ConfigurationError, EvidenceError, StoreUnavailableError
-from exequatur.lineage.checkpoint import run_origin
+from exequatur.statements.encoding import digest
 
 if TYPE_CHECKING:  # at run time by those who have one
     from exequatur.cli.replaying import Replaying
@@ -41,6 +42,7 @@ class Auditing:
 
     def __init__(self, *, trust: Path, sources: tuple[str, ...], converter: str | None, witnesses: int) -> None:
         self.trust = _demanding(read_trust(trust), witnesses, trust)
+        self._trust_digest = digest(trust.read_bytes())
         self.converter = None if converter is None else converter_of(converter)
         self._sources = sources
         self._evidence: EvidenceReader = NoEvidence()
@@ -97,7 +99,14 @@ class Auditing:
 
     def report(self) -> Report:
         """What was found."""
-        return Report(runs=tuple(run for _, run in sorted(self._runs.items())), findings=tuple(self._findings))
+        return Report(
+            software=f"exequatur {version('exequatur')}",
+            audited=round(time.time(), 3),
+            trust=self._trust_digest,
+            evidence=tuple(map(without_password, self._sources)),
+            runs=tuple(run for _, run in sorted(self._runs.items())),
+            findings=tuple(self._findings),
+        )
 
     async def _decoded(self, history: RunHistory, namespace: str) -> RunHistory:
         if self.converter is None:
@@ -113,19 +122,17 @@ class Auditing:
         try:
             report = audit_run(plain, self._evidence, self.trust)
             # What was signed are the events as Temporal has them.
-            return check_checkpoints(report, history, self._checkpoints(plain), self.trust)
+            return with_checkpoints(report, history, plain, self._evidence, self.trust)
         except StoreUnavailableError:
             raise  # nothing after it could be checked either
         except EvidenceError as error:
             self.note("history-malformed", f"{history.workflow_id} {history.run_id}: {error}")
             return None
 
-    def _checkpoints(self, history: RunHistory) -> Sequence[str]:
-        """Those in the evidence; a run whose grant does not verify has no place where they could be."""
-        chain = read_start(history, self.trust.anchors).chain
-        if chain is None:
-            return ()
-        return self._evidence.checkpoints(run_origin(chain.site, chain.namespace, history.workflow_id, history.run_id))
+
+def without_password(source: str) -> str:
+    """Evidence as it is named in a report, which is handed on."""
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1@", source)
 
 
 def _demanding(trust: AuditTrust, witnesses: int, path: Path) -> AuditTrust:

@@ -47,7 +47,8 @@ from exequatur.gate.gate import Gate
 from exequatur.gate.run import GovernedRun
 from exequatur.gate.wire import ACTIVITY_HEADER, RECEIPT, START_HEADER, payloads_digest, without_ours
 from exequatur.statements.encoding import digest
-from exequatur.statements.models import NextRun, Receipt, RequestCore, Reuse, SealOutcome
+from exequatur.statements.jws import Token
+from exequatur.statements.models import NextRun, Receipt, RequestCore, Reuse, Seal, SealOutcome
 from exequatur.statements.receipts import verify_receipt
 
 logger = logging.getLogger("exequatur")
@@ -89,9 +90,14 @@ def _closing(error: BaseException) -> SealOutcome | None:
 
 
 def _record_seal(run: GovernedRun, outcome: SealOutcome) -> None:
-    if workflow.unsafe.is_replaying() or run.unreadable or run.gate.journal is None:
-        return
-    run.gate.journal.enqueue("seal", run.seal(outcome).text.encode())
+    if not workflow.unsafe.is_replaying() and not run.unreadable:
+        _keep_seal(run, run.seal(outcome))
+
+
+def _keep_seal(run: GovernedRun, seal: Token[Seal]) -> None:
+    """Put a seal into the evidence, with the credential that verifies it: the run need not have shown it."""
+    if run.gate.journal is not None:
+        run.gate.journal.enqueue("seal", f"{seal.text}~{run.gate.workload.credential.text}".encode())
 
 
 class WorkflowOutbound(WorkflowOutboundInterceptor):
@@ -187,8 +193,7 @@ class WorkflowOutbound(WorkflowOutboundInterceptor):
                 ),
             )
             input.headers = {**input.headers, START_HEADER: run.continued_header(seal)}
-            if run.gate.journal is not None:
-                run.gate.journal.enqueue("seal", seal.text.encode())
+            _keep_seal(run, seal)
         super().continue_as_new(input)
 
 

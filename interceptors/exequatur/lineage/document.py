@@ -17,9 +17,9 @@ their body.
 
 Rules, numbered as the code marks them:
 
-D1  A document has at most so many bytes and records. The bytes are counted before anything is decoded.
-D2  It is JSON without a member that appears twice, of a known version, with exactly the members above.
-D3  Every text that stands for bytes is the only one that does.
+Z5  A document has at most so many bytes and records. The bytes are counted before anything is decoded.
+Z6  It is JSON without a member that appears twice, of a known version, with exactly the members above.
+Z7  Every text that stands for bytes is the only one that does.
 """
 
 from __future__ import annotations
@@ -137,23 +137,23 @@ def read(stream: IO[bytes], *, max_bytes: int = MAX_BYTES, max_records: int = MA
         max_records: The most records.
 
     Raises:
-        EvidenceError: D1 to D3, or the stream cannot be read.
+        EvidenceError: Z5 to Z7, or the stream cannot be read.
     """
     data = _bytes(stream, max_bytes)
     try:
         version = _version(strict_json(data))
     except ValueError as err:
-        raise _refused("D2", "is not JSON, or has a member twice") from err
+        raise _refused("Z6", "is not JSON, or has a member twice") from err
     if version != VERSION:
         named = f"is of version {version[:80]!r}" if isinstance(version, str) else "names no version"
-        raise _refused("D2", f"{named}, and this release knows {VERSION!r}; upgrade exequatur if it is a later one")
+        raise _refused("Z6", f"{named}, and this release knows {VERSION!r}; upgrade exequatur if it is a later one")
     try:
         content = _Document.model_validate_json(data)
     except ValidationError as err:
         field = ".".join(map(str, err.errors(include_input=False)[0]["loc"])) or "document"
-        raise _refused("D2", f"has a missing, unknown or ill-typed member: {field}") from err
+        raise _refused("Z6", f"has a missing, unknown or ill-typed member: {field}") from err
     if sum(len(log.records) for log in content.logs) > max_records:
-        raise _refused("D1", f"has more than {max_records} records; import it with a higher limit, or in parts")
+        raise _refused("Z5", f"has more than {max_records} records; import it with a higher limit, or in parts")
     return Evidence(tuple(_links(content)), content.checkpoints, content.trust, content.proofs)
 
 
@@ -167,7 +167,7 @@ def _bytes(stream: IO[bytes], max_bytes: int) -> bytes:
     except OSError as err:
         raise EvidenceError(f"the evidence document cannot be read: {err.strerror}") from err
     if not left:
-        raise _refused("D1", f"has more than {max_bytes} bytes; import it with a higher limit, or in parts")
+        raise _refused("Z5", f"has more than {max_bytes} bytes; import it with a higher limit, or in parts")
     return b"".join(pieces)
 
 
@@ -181,7 +181,7 @@ def _links(content: _Document) -> Iterator[Link]:
             try:
                 body = from_base64url(record.body)
             except ValueError as err:
-                raise _refused("D3", f"has a body that is {err}: record {record.index} of log {log.log_id}") from err
+                raise _refused("Z7", f"has a body that is {err}: record {record.index} of log {log.log_id}") from err
             yield Link(
                 Record(
                     log.log_id,

@@ -2,11 +2,11 @@
 
 Rules, numbered as the code marks them:
 
-H1  A journal is only read, and only for as long as it takes to read one batch.
-H2  What is shipped goes on from what the store has. The last record that is there must still stand in the journal;
+Z1  A journal is only read, and only for as long as it takes to read one batch.
+Z2  What is shipped goes on from what the store has. The last record that is there must still stand in the journal;
     otherwise the journal was edited, cut or replaced, and nothing of it is shipped.
-H3  A journal that is refused does not hold up the others; a store that is down is tried again, less and less often.
-H4  Trouble is logged when it begins and when it ends, not while it lasts.
+Z3  A journal that is refused does not hold up the others; a store that is down is tried again, less and less often.
+Z4  Trouble is logged when it begins and when it ends, not while it lasts.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Shipper:
                     shipped += self._ship(path)
                 except StoreUnavailableError:
                     raise
-                except (EvidenceError, JournalError) as err:  # [H3]
+                except (EvidenceError, JournalError) as err:  # [Z3]
                     refused[path] = str(err) if isinstance(err, JournalError) else f"{path}: not shipped: {err}"
         return shipped, refused
 
@@ -120,8 +120,8 @@ class Shipper:
         shipped = 0
         while store is not None:
             log = store.log(log_id)
-            _check_overlap(log, read_from(path, max(log.size - 1, 0), 1, 0)[1])  # [H2]
-            _, new = read_from(path, log.size, _BATCH, _BATCH_BYTES)  # [H1]
+            _check_overlap(log, read_from(path, max(log.size - 1, 0), 1, 0)[1])  # [Z2]
+            _, new = read_from(path, log.size, _BATCH, _BATCH_BYTES)  # [Z1]
             if not new:
                 break
             shipped += store.append(log_id, new, log.head)
@@ -135,16 +135,16 @@ class Shipper:
             try:
                 _, found = self._round()
             except Exception as err:  # whatever it is: this thread is all that ships
-                if not down:  # [H4]
+                if not down:  # [Z4]
                     known = isinstance(err, ExequaturError)
                     _log.error("evidence is not shipped, the journals keep it: %s", err, exc_info=not known)
-                down, wait = True, min(wait * 2, max(_LONGEST_WAIT, self._interval))  # [H3]
+                down, wait = True, min(wait * 2, max(_LONGEST_WAIT, self._interval))  # [Z3]
             else:
                 if down:
                     _log.warning("evidence is shipped again")
                 down, wait = False, self._interval
                 for path, why in found.items():
-                    if refused.get(path) != why:  # [H4]
+                    if refused.get(path) != why:  # [Z4]
                         _log.error("a journal is not shipped: %s", why)
                 refused = found
             if last:

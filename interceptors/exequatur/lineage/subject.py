@@ -49,7 +49,8 @@ def subject_of(kind: str, body: bytes) -> Subject:
         if kind == "decision":
             claims = strict_json(body)
         elif kind in _SIGNED:
-            _, payload, _ = body.decode("ascii").split(".")
+            # A seal's credential follows it.
+            _, payload, _ = body.decode("ascii").partition("~")[0].split(".")
             claims = strict_json(from_base64url(payload))
         else:
             return Subject()

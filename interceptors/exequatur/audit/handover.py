@@ -1,0 +1,124 @@
+"""What a run hands on: a delegation to each child, and its seal to the run that continues it.
+
+Rules, numbered as the code marks them:
+
+O1  A child is started with this run's chain and one delegation more, for just this child: its id, type, task queue and
+    input.
+O2  A run that continues as another hands on its chain and its seal, which names that run's type, task queue and input.
+    The seal itself is judged with those of the journals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from temporalio.api.enums.v1 import ContinueAsNewInitiator
+from temporalio.api.history.v1 import HistoryEvent
+
+from exequatur.audit.history import RunHistory
+from exequatur.audit.report import Finding, finding
+from exequatur.audit.start import Start
+from exequatur.errors import StatementError, UnknownKeyError
+from exequatur.gate.wire import payloads_digest, read_start_header
+from exequatur.statements.jws import Token, parse, type_of
+from exequatur.statements.models import Delegation, Grant, Seal, WorkflowAuthorization, WorkloadCredential
+from exequatur.statements.verification import Chain, Credentials, verify_chain
+
+_BY_SERVER = frozenset(
+    {
+        ContinueAsNewInitiator.CONTINUE_AS_NEW_INITIATOR_RETRY,
+        ContinueAsNewInitiator.CONTINUE_AS_NEW_INITIATOR_CRON_SCHEDULE,
+    }
+)
+"""The server starts such a run with the header of the run before."""
+
+
+def check_children(history: RunHistory, start: Start, chain: Chain) -> Iterator[Finding]:
+    """O1."""
+    for event in history.events:
+        if event.HasField("start_child_workflow_execution_initiated_event_attributes"):
+            asked = event.start_child_workflow_execution_initiated_event_attributes
+            try:
+                problem = _delegation_fault(asked, history, start, chain)
+            except UnknownKeyError as error:
+                sentence = f"{error}; add the authority's keys to the trust file"
+                yield finding("key-unknown", sentence, event_id=event.event_id)
+                continue
+            except StatementError as error:
+                problem = str(error)
+            if problem is not None:  # [O1]
+                sentence = f"{asked.workflow_type.name} ({asked.workflow_id}): {problem}"
+                yield finding("child-undelegated", sentence, event_id=event.event_id)
+
+
+def _delegation_fault(asked: Any, history: RunHistory, start: Start, chain: Chain) -> str | None:
+    tokens = read_start_header(asked.header.fields)
+    if tokens is None:
+        return "it was started without a delegation"
+    credentials = Credentials(start.trust)
+    for token in tokens:
+        if type_of(token) == WorkloadCredential.typ:
+            credentials.add(token)
+    delegations = [token for token in tokens if type_of(token) == Delegation.typ]
+    handed = verify_chain(tokens[0], delegations, credentials, start.trust, aud=chain.grant.claims.aud)
+    if asked.namespace not in ("", chain.namespace):
+        return "it was started in another namespace than its delegation is for"
+    if len(handed.delegations) != len(chain.delegations) + 1:
+        return "it was handed no delegation of its own"
+    delegation = handed.delegations[-1].claims
+    if (delegation.parent, delegation.parent_run_id) != (start.leaf, history.original_run_id):
+        return "its delegation is by another run"
+    named, told = handed.authorization, _told(asked)
+    for name, due in told.items():
+        if getattr(named, name) != due:
+            return f"its delegation is for another {name.replace('_', ' ')}"
+    return None
+
+
+def _told(asked: Any) -> dict[str, str]:
+    """What an event says of the run that it starts, by the names of :class:`WorkflowAuthorization` and its like."""
+    told = {
+        "workflow_type": asked.workflow_type.name,
+        "task_queue": asked.task_queue.name,
+        "input": payloads_digest(asked.input.payloads),
+    }
+    if "workflow_id" in asked.DESCRIPTOR.fields_by_name:
+        told["workflow_id"] = asked.workflow_id
+    assert set(told) <= set(WorkflowAuthorization.model_fields)
+    return told
+
+
+def hands_on(event: HistoryEvent) -> bool:
+    """Whether the run ends here by continuing as another that its workflow code asked for."""
+    if not event.HasField("workflow_execution_continued_as_new_event_attributes"):
+        return False
+    return event.workflow_execution_continued_as_new_event_attributes.initiator not in _BY_SERVER
+
+
+def _chain_of(tokens: Sequence[str]) -> list[str]:
+    return [token for token in tokens if type_of(token) in (Grant.typ, Delegation.typ)]
+
+
+def handed_seal(event: HistoryEvent, start: Start) -> Token[Seal]:
+    """The seal that a run hands on when it continues as another; whether it is right is not judged here.
+
+    Raises:
+        StatementError: O2, or the header cannot be read.
+    """
+    asked = event.workflow_execution_continued_as_new_event_attributes
+    tokens = read_start_header(asked.header.fields) or []
+    seals = [token for token in tokens if type_of(token) == Seal.typ]
+    if len(seals) != 1:
+        raise StatementError("O2", "The run continued as another and handed on no seal")
+    if _chain_of(tokens) != _chain_of(start.tokens):
+        raise StatementError("O2", "The run handed on another grant or delegation than it was started with")
+    for token in tokens:
+        if type_of(token) == WorkloadCredential.typ:
+            start.credentials.add(token)
+    seal = parse(seals[0], Seal)
+    following = seal.claims.next
+    for name, due in _told(asked).items():
+        if following is None or getattr(following, name) != due:
+            raise StatementError("O2", f"The seal that the run handed on names another {name.replace('_', ' ')}")
+    return seal
