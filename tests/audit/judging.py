@@ -32,7 +32,7 @@ from exequatur.audit.trust import AuditTrust, read_trust
 from exequatur.audit.verify import audit_run
 from exequatur.errors import ExequaturError
 from tests.audit.mutants import Events, Mutant, Pool, mutants
-from tests.audit.neutral import COVERED, NEUTRAL, Neutral
+from tests.audit.neutral import COVERED, EVERYTHING, NEUTRAL, Neutral
 from tests.audit.runs import CONVERTER, Runs, record
 
 ENCODED = "turned"
@@ -109,11 +109,10 @@ class Bench:
         self.runs: dict[str, Events] = {
             name: tuple(history_from_json(text.encode()).events) for name, text in runs.histories.items()
         }
-        self._readers: dict[bool, EvidenceReader] = {True: journals_in(runs.journal), False: NoEvidence()}
-        trust = read_trust(runs.trust)
-        self._trust = trust
+        self.journals: EvidenceReader = journals_in(runs.journal)
+        self.trust = read_trust(runs.trust)
         exempt = self.runs[EXEMPT][0].workflow_execution_started_event_attributes.workflow_type.name
-        self._exempting = AuditTrust(trust.anchors, ungoverned=(exempt,))
+        self._exempting = AuditTrust(self.trust.anchors, ungoverned=(exempt,))
         self._loop = asyncio.new_event_loop()
         for name in [name for name in self.runs if name.startswith(ENCODED)]:
             # Also as an auditor with the converter sees them, so that the statements in them can be bent.
@@ -140,8 +139,8 @@ class Bench:
         """
         if run.startswith(ENCODED):
             events = self._decoded(events)
-        trust = self._exempting if run == EXEMPT else self._trust
-        return audit_run(of_events(events), self._readers[evidence], trust)
+        trust = self._exempting if run == EXEMPT else self.trust
+        return audit_run(of_events(events), self.journals if evidence else NoEvidence(), trust)
 
     def mutants(self, run: str) -> Iterator[Mutant]:
         return mutants(run, self.runs, self.pool, most=ALIKE)
@@ -162,11 +161,12 @@ class Bench:
         differs = [name for name in before if before[name] != after[name]]
         if "activities" in differs:
             differs[differs.index("activities")] = _less(before, after)
-        open_claims = [name for name in differs if not codes & set(COVERED.get(name, ()))]
-        rule = next((each for each in NEUTRAL if each.matches(mutant, evidence)), None)
-        if rule is not None and not open_claims and (rule.covered_by is None or rule.covered_by in codes):
+        open_claims = [name for name in differs if not codes & {EVERYTHING, *COVERED[name]}]
+        rules = [each for each in NEUTRAL if each.matches(mutant, evidence)]
+        rule = next((each for each in rules if not each.covered_by or codes & set(each.covered_by)), None)
+        if rule is not None and not set(open_claims) - set(rule.tells):
             return Judgement(mutant, evidence, "neutral", rule)
-        why = "no rule" if rule is None else f"rule {rule.where!r}"
+        why = f"rule {rule.where!r}" if rule is not None else f"no rule ({len(rules)} not covered)"
         if open_claims:
             why += f"; claims {', '.join(f'{name}: {after.get(name)} for {before.get(name)}' for name in open_claims)}"
         elif differs:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -290,7 +291,7 @@ def _payloads(event: HistoryEvent) -> Iterator[tuple[str, Callable[[HistoryEvent
     elif kind == "activity_task_completed":
         if attributes_of(event).result.payloads and RECEIPT in attributes_of(event).result.payloads[0].metadata:
             yield "receipt", lambda it: attributes_of(it).result.payloads[0], True
-    elif kind == "marker_recorded" and attributes_of(event).details["result"].payloads:
+    elif kind == "marker_recorded" and "result" in attributes_of(event).details:
         yield "local receipt", lambda it: attributes_of(it).details["result"].payloads[0], True
 
 
@@ -302,7 +303,7 @@ def _tokens(payload: Payload, what: str) -> list[str]:
     try:
         if what == "start header":
             return str(json.loads(payload.data)).split("~")
-        return unpack(payload.metadata[RECEIPT] if "receipt" in what else payload.data)
+        return unpack(payload.metadata.get(RECEIPT, b"") if "receipt" in what else payload.data)
     except (ValueError, StatementError):
         return []
 
@@ -609,3 +610,9 @@ def _spread(alike: Sequence[Mutant], most: int) -> Sequence[Mutant]:
     if len(alike) <= most:
         return alike
     return [alike[round(place * (len(alike) - 1) / (most - 1))] for place in range(most)]
+
+
+if __name__ == "__main__":
+    from tests.audit.judging import main
+
+    sys.exit(main(sys.argv[1:]))

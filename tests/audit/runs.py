@@ -214,8 +214,34 @@ class Again:
         return number
 
 
+@workflow.defn
+class Talkative:
+    """Does what is no activity: waits, is signalled and updated, branches on a version, notes something down."""
+
+    def __init__(self) -> None:
+        self._told: list[str] = []
+
+    @workflow.run
+    async def run(self) -> int:
+        await workflow.execute_activity(step, 1, start_to_close_timeout=TIMEOUT)
+        await workflow.wait_condition(lambda: len(self._told) == 2)
+        if workflow.patched("recorded"):
+            await workflow.sleep(0.01)
+        workflow.upsert_memo({"told": len(self._told)})
+        return await workflow.execute_activity(step, len(self._told), start_to_close_timeout=TIMEOUT)
+
+    @workflow.signal
+    def tell(self, what: str) -> None:
+        self._told.append(what)
+
+    @workflow.update
+    def ask(self, what: str) -> int:
+        self._told.append(what)
+        return len(self._told)
+
+
 WORKFLOWS: list[type] = [
-    Sequential, FanOut, Retried, Local, Parent, Continued, Denied, Beating, TimedOut, Withdrawn, Again,
+    Sequential, FanOut, Talkative, Retried, Local, Parent, Continued, Denied, Beating, TimedOut, Withdrawn, Again,
 ]  # fmt: skip
 
 
@@ -316,6 +342,7 @@ class _Recorder:
             self._beating("cancelled", lambda handle: handle.cancel()),
             self._beating("terminated", lambda handle: handle.terminate("recorded")),
             self._open(),
+            self._talkative(),
             self._tried_again(),
             self._reset(),
         )
@@ -366,6 +393,13 @@ class _Recorder:
         await self._started(handle)
         await self._keep("open", handle.id)
         await handle.terminate("recorded")
+
+    async def _talkative(self) -> None:
+        handle = await self._start("talkative", Talkative.run)
+        await handle.signal(Talkative.tell, "something")
+        await handle.execute_update(Talkative.ask, "something else")
+        await handle.result()
+        await self._keep("talkative", handle.id)
 
     async def _tried_again(self) -> None:
         policy = RetryPolicy(maximum_attempts=2, initial_interval=timedelta(milliseconds=10))

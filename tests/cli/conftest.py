@@ -93,6 +93,7 @@ async def recorded(target: str, tmp_path_factory: pytest.TempPathFactory) -> Rec
         principal=Principal("Agent", "clerk"),
         settings=Settings(allow_ungoverned=("Sequential",)),
     )
+    plugin.revoke(workflow="elsewhere", reason="recorded")
     result = Recorded(target, folder / "state", folder / "histories", {})
     plain = await Client.connect(target)
     client = await Client.connect(target, plugins=[plugin])

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import command, environment
+from tests.cli.test_checkpoint import notary, seal
+
+__all__ = ["notary"]  # a fixture
 
 
 @pytest.fixture
@@ -140,3 +143,45 @@ def test_following_ships_until_it_is_interrupted(recorded, exequatur, tmp_path):
         process.stderr.close()
         process.wait()
     assert audited(recorded, exequatur, str(Path(path))) == 0
+
+
+def test_a_file_with_statements_and_proofs_verifies_offline(recorded, exequatur, store, notary, tmp_path):
+    key, trust = notary
+    path = tmp_path / "evidence.json"
+    history = recorded.history("sequential")
+    assert seal(recorded, exequatur, key, store, "cli-sequential").code == 0
+    made = exequatur("evidence", "export", store, str(path), "--history", history, "--event", "5", "--event", "7")
+    assert (made.code, made.err) == (0, "")
+    verified = exequatur("evidence", "verify", str(path), "--trust", trust)
+    assert (verified.code, verified.err) == (0, "")
+    assert "checkpoints at 23 events\nproven events: 5, 7\n" in verified.out
+    # It is evidence like any other, too.
+    assert exequatur("audit", "file", history, "--trust", trust, "--evidence", str(path)).code == 0
+
+    changed = json.loads(path.read_text())
+    changed["proofs"]["inclusion"][0]["index"] += 1
+    path.write_text(json.dumps(changed))
+    refused = exequatur("evidence", "verify", str(path), "--trust", trust)
+    assert refused.code == 2
+    assert refused.out == ""
+
+
+def test_a_file_without_proofs_or_trusted_keys_does_not_verify(recorded, exequatur, store, notary, tmp_path):
+    _, trust = notary
+    path = str(tmp_path / "evidence.json")
+    assert exequatur("evidence", "export", store, path).code == 0
+    assert "--history" in exequatur("evidence", "verify", path, "--trust", trust).err
+    assert exequatur("evidence", "export", store, path, "--event", "1").code == 2
+    history = recorded.history("sequential")
+    assert exequatur("evidence", "export", store, path, "--history", history, "--workflow-id", "other").code == 2
+    assert exequatur("evidence", "export", store, path, "--history", history).code == 0
+    nobody = tmp_path / "nobody.jwks"
+    nobody.write_text('{"keys": []}')
+    assert exequatur("evidence", "verify", path, "--trust", str(nobody)).code == 2
+
+
+def test_what_was_revoked_goes_along_with_a_workflows_evidence(recorded, exequatur, store, tmp_path):
+    path = tmp_path / "evidence.json"
+    assert exequatur("evidence", "export", store, str(path), "--workflow-id", "cli-sequential").code == 0
+    kinds = {record["kind"] for log in json.loads(path.read_text())["logs"] for record in log["records"]}
+    assert {"bundle", "decision", "receipt", "seal", "revocation"} <= kinds

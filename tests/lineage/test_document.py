@@ -173,6 +173,25 @@ def test_a_part_of_a_log_is_kept_and_completed_later(store: EvidenceStore, tmp_p
     assert all_of(store) == records
 
 
+@pytest.mark.parametrize("index", [3, 5])
+def test_a_record_that_does_not_fit_those_beside_it_is_refused(
+    store: EvidenceStore, tmp_path: Path, index: int
+) -> None:
+    """Also where the log is not known without a gap."""
+    contents = []
+    for forged in (False, True):
+        with EvidenceStore.open(tmp_path / f"{forged}.db") as other:
+            other.append(LOG, decisions(6, forged=forged), START)
+            contents.append(json.loads(exported(other)))
+    honest, forged_ = contents
+    honest["logs"][0]["records"] = [honest["logs"][0]["records"][4]]
+    forged_["logs"][0]["records"] = [forged_["logs"][0]["records"][index]]
+    import_into(store, json.dumps(honest).encode())
+    with pytest.raises(EvidenceError, match="log forked"):
+        import_into(store, json.dumps(forged_).encode())
+    assert [record.index for record in all_of(store)] == [4]
+
+
 @pytest.mark.parametrize("index", [0, 1, 2, 3])
 def test_a_document_that_forks_a_log_is_refused_whole(store: EvidenceStore, tmp_path: Path, index: int) -> None:
     """At a place that is taken, and right before and behind one."""
@@ -230,20 +249,20 @@ def first(content: dict[str, Any]) -> dict[str, Any]:
         (lambda content: first(content).update(index=True), "Z6"),
         (lambda content: first(content).update(index=-1), "Z6"),
         (lambda content: first(content).update(index=2**63), "Z6"),
-        (lambda content: first(content).update(index=2**62), "U1"),
-        (lambda content: first(content).update(index=3), "U3"),
+        (lambda content: first(content).update(index=2**62), "Z8"),
+        (lambda content: first(content).update(index=3), "Z10"),
         (lambda content: first(content).update(at=1e999), "Z6"),
         (lambda content: first(content).update(at=None), "Z6"),
         (lambda content: first(content).update(attempt=-1), "Z6"),
-        (lambda content: first(content).update(attempt=2), "U2"),
+        (lambda content: first(content).update(attempt=2), "Z9"),
         (lambda content: first(content).update(kind="\ud800"), "Z6"),
-        (lambda content: first(content).update(body="e30"), "U2"),
+        (lambda content: first(content).update(body="e30"), "Z9"),
         (lambda content: first(content).update(body="e31"), "Z7"),
         (lambda content: first(content).update(body="e30="), "Z7"),
-        (lambda content: first(content).update(previous=digest("another")), "U3"),
-        (lambda content: first(content).update(head=digest("another")), "U2"),
+        (lambda content: first(content).update(previous=digest("another")), "Z10"),
+        (lambda content: first(content).update(head=digest("another")), "Z9"),
         (lambda content: first(content).update(head="short"), "Z6"),
-        (lambda content: content["logs"][0]["records"][1].update(previous=digest("another")), "U2"),
+        (lambda content: content["logs"][0]["records"][1].update(previous=digest("another")), "Z9"),
         (lambda content: content.update(checkpoints=["no note"]), "N3"),
     ],
 )
@@ -293,6 +312,12 @@ def test_a_record_does_not_come_in_under_another_number(store: EvidenceStore, tm
 def test_what_is_no_document_is_refused(store: EvidenceStore, data: bytes) -> None:
     with pytest.raises(EvidenceError, match="Z6"):
         import_into(store, data)
+
+
+def test_a_document_of_another_version_says_to_upgrade(store: EvidenceStore) -> None:
+    for version in ("exequatur evidence v2", None, 7):
+        with pytest.raises(EvidenceError, match="upgrade exequatur"):
+            import_into(store, json.dumps({"version": version, "new": 1}).encode())
 
 
 def test_a_document_with_something_behind_it_or_a_member_twice_is_refused(

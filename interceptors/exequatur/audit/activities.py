@@ -153,7 +153,7 @@ def _local(event: HistoryEvent, task_queue: str) -> Activity:
         _text(about.get("activity_type")),
         task_queue,
         local=True,
-        attempt=attempt if isinstance(attempt, int) and 0 < attempt < 2**31 else 1,
+        attempt=attempt if type(attempt) is int and 0 < attempt < 2**31 else 1,
         started=event,
         ended=event,
         outcome="cancelled" if cancelled else "failed" if failed else "completed",

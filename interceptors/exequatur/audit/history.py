@@ -27,8 +27,11 @@ from temporalio.client._helpers import _fix_history_enum, _fix_history_failure
 from exequatur.audit.report import Finding, finding
 from exequatur.errors import EvidenceError
 
-MAX_BYTES = 512 * 1024 * 1024
+MAX_BYTES = 256 * 1024 * 1024
 """Temporal ends a history at 50 MB; as JSON, with base64 payloads, that is less than 200 MB."""
+MAX_VALUES = 10_000_000
+"""Of the JSON. Temporal ends a history at 51,200 events, which have some 40 members each; read, a value takes up to a
+hundred times its length."""
 MAX_DEPTH = 100
 """Of nested messages. Failures with causes are the deepest that real histories have."""
 
@@ -115,6 +118,10 @@ def history_from_json(data: bytes, source: str = "the history") -> RunHistory:
         EvidenceError: H1 or H2 does not hold; the code to report it with is ``history-malformed`` or, for H2,
             ``history-unknown-fields``.
     """
+    if len(data) > MAX_BYTES:  # [H1]
+        raise EvidenceError(f"{source}: larger than {MAX_BYTES >> 20} MiB, which no history is")
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > MAX_VALUES:  # [H1]
+        raise EvidenceError(f"{source}: not a workflow history: it has more than {MAX_VALUES:,} values")
     try:  # [H1]
         document = json.loads(data, object_pairs_hook=_single, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
@@ -127,10 +134,12 @@ def history_from_json(data: bytes, source: str = "the history") -> RunHistory:
         history = ParseDict(document, History(), max_recursion_depth=MAX_DEPTH)
     except ParseError as error:
         if "no field named" in str(error):  # [H2]
-            raise UnknownFieldsError(f"{source}: {error}; audit it with a version that knows this field") from None
-        raise EvidenceError(f"{source}: not a workflow history: {error}") from None
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise EvidenceError(f"{source}: not a workflow history: {error}") from None
+            raise UnknownFieldsError(
+                f"{source}: {_short(error)}; audit it with a version that knows this field"
+            ) from None
+        raise EvidenceError(f"{source}: not a workflow history: {_short(error)}") from None
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+        raise EvidenceError(f"{source}: not a workflow history: {_short(error)}") from None
     return of_events(history.events, source=source)
 
 
@@ -147,7 +156,7 @@ def of_events(events: Iterable[HistoryEvent], *, workflow_id: str | None = None,
         source: Names it in errors.
 
     Raises:
-        EvidenceError: There are none, the first does not start a workflow, or H2.
+        EvidenceError: There are none, the first does not start a workflow or starts another one, or H2.
     """
     events = tuple(events)
     if not events or not events[0].HasField("workflow_execution_started_event_attributes"):
@@ -156,6 +165,8 @@ def of_events(events: Iterable[HistoryEvent], *, workflow_id: str | None = None,
         if _unknown(event):  # [H2]
             raise UnknownFieldsError(f"{source}: event {event.event_id} has fields that this version does not know")
     started = events[0].workflow_execution_started_event_attributes
+    if workflow_id and started.workflow_id not in ("", workflow_id):
+        raise EvidenceError(f"{source}: the history of workflow {started.workflow_id}, not of {workflow_id}")
     return RunHistory(workflow_id or started.workflow_id, events)
 
 
@@ -217,6 +228,12 @@ def _links(attributes: Any, kind: str) -> Iterable[tuple[str, str | None, int]]:
             started = getattr(attributes, "started_event_id", 0)
             if started and name != "started_event_id":
                 yield f"{subject}_STARTED", "ends", started
+
+
+def _short(error: Exception) -> str:
+    """What is wrong, without all of the path to it and of the value that is."""
+    text = str(error)
+    return text if len(text) <= 400 else f"{text[:100]} … {text[-300:]}"
 
 
 def _single(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -13,22 +13,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from exequatur.audit.activities import seconds
+from exequatur.audit.bundle import origin_of
 from exequatur.audit.evidence import EvidenceReader
 from exequatur.audit.history import RunHistory
 from exequatur.audit.leaves import tree_of
 from exequatur.audit.report import Finding, RunReport, finding
 from exequatur.audit.start import LEEWAY
 from exequatur.audit.trust import AuditTrust
-from exequatur.errors import ConfigurationError, EvidenceError, StatementError
-from exequatur.gate.wire import read_start_header
+from exequatur.errors import ConfigurationError, EvidenceError
 from exequatur.lineage import note as notes
-from exequatur.lineage.checkpoint import run_origin, verify_checkpoint
+from exequatur.lineage.checkpoint import verify_checkpoint
 from exequatur.lineage.note import VerifierKey
-from exequatur.statements.jws import parse
-from exequatur.statements.models import Grant
 
 
-def check_checkpoints(report: RunReport, history: RunHistory, signed: Iterable[str], trust: AuditTrust) -> RunReport:
+def check_checkpoints(
+    report: RunReport, history: RunHistory, signed: Iterable[str], trust: AuditTrust, origin: str | None = None
+) -> RunReport:
     """Check the checkpoints of a run and say in its report what they prove.
 
     Args:
@@ -36,6 +36,7 @@ def check_checkpoints(report: RunReport, history: RunHistory, signed: Iterable[s
         history: As Temporal has it, not decoded.
         signed: Notes that are said to be of this run.
         trust: Names notaries, witnesses and how many are demanded.
+        origin: The name of the run's log, where it is known.
     """
     found: list[Finding] = []
     tree = None
@@ -53,7 +54,7 @@ def check_checkpoints(report: RunReport, history: RunHistory, signed: Iterable[s
             )
             continue
         try:
-            verified = verify_checkpoint(note, notary=notary, witnesses=trust.witnesses)
+            verified = verify_checkpoint(note, notary=notary, witnesses=trust.witnesses, origin=origin)
         except (EvidenceError, ConfigurationError) as error:
             found.append(finding("checkpoint-invalid", str(error)))
             continue
@@ -101,25 +102,12 @@ def with_checkpoints(
         evidence: Has the checkpoints.
         trust: Names notaries, witnesses and how many are demanded.
     """
-    origin = _origin(plain)
+    origin = origin_of(plain)
     notes = evidence.checkpoints(origin) if origin is not None else ()
     if not notes and trust.threshold:  # [K3]
         missing = finding("witnesses-missing", f"There is no checkpoint; {trust.threshold} witnesses are demanded")
         return report.model_copy(update={"findings": (*report.findings, missing)})
-    return check_checkpoints(report, recorded, notes, trust)
-
-
-def _origin(history: RunHistory) -> str | None:
-    """The name of a run's log, from the grant that it says it was started with."""
-    try:
-        tokens = read_start_header(dict(history.started.header.fields))
-        aud = parse(tokens[0], Grant).claims.aud if tokens else None
-    except StatementError:
-        return None
-    if aud is None:
-        return None
-    site, _, namespace = aud.rpartition("/")
-    return run_origin(site, namespace, history.workflow_id, history.run_id)
+    return check_checkpoints(report, recorded, notes, trust, origin)
 
 
 def _signer(note: str, notaries: Iterable[VerifierKey]) -> VerifierKey | None:

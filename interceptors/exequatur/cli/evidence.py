@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 from datetime import UTC, datetime
@@ -77,11 +78,80 @@ def list_(store: str, workflow_id: str | None) -> None:
 @click.argument("out", metavar="FILE", type=_FILE)
 @click.option("--workflow-id", help="Only what is about this workflow.")
 @click.option("--trust", type=_FILE, help="A trust.jwks to put in, for readers to compare with their own.")
-def export(store: str, out: Path, workflow_id: str | None, trust: Path | None) -> None:
+@click.option(
+    "--history",
+    type=_FILE,
+    help="Of one run: puts in its statements and the proofs for its checkpoints, so that the file verifies offline.",
+)
+@click.option("--event", "events", type=click.IntRange(min=1), multiple=True, help="Prove these events of --history.")
+@click.option("--converter", metavar="MODULE:NAME", help="The workers' data converter, for --history.")
+def export(
+    store: str,
+    out: Path,
+    workflow_id: str | None,
+    trust: Path | None,
+    history: Path | None,
+    events: tuple[int, ...],
+    converter: str | None,
+) -> None:
     """Write evidence to a file for somebody who has no access to the store."""
+    if history is None and (events or converter):
+        raise click.UsageError("--event and --converter go with --history")
     with _existing(store) as opened:
-        written = opened.export(out, workflow_id, trust=None if trust is None else _json(trust))
+        proofs = None
+        if history is not None:
+            workflow_id, proofs = _proofs(opened, history, workflow_id, events, converter)
+        written = opened.export(out, workflow_id, trust=None if trust is None else _json(trust), proofs=proofs)
     click.echo(f"{count(written, 'record')} written to {out}")
+
+
+def _proofs(
+    store: EvidenceStore, path: Path, workflow_id: str | None, events: tuple[int, ...], converter: str | None
+) -> tuple[str, Any]:
+    from exequatur.audit.bundle import make_proofs, origin_of
+    from exequatur.audit.codec import decoded
+    from exequatur.audit.history import read_history
+    from exequatur.cli.code import converter_of
+
+    recorded = read_history(path)
+    if workflow_id not in (None, recorded.workflow_id):
+        raise ConfigurationError(f"{path} is of workflow {shown(recorded.workflow_id)}, not of {workflow_id}")
+    plain = recorded if converter is None else asyncio.run(decoded(recorded, converter_of(converter)))
+    origin = origin_of(plain)
+    notes = [] if origin is None else list(store.checkpoints(origin))
+    return recorded.workflow_id, make_proofs(recorded, plain, notes, events or None).model_dump(mode="json")
+
+
+@evidence.command()
+@click.argument("file", type=_FILE)
+@click.option("--trust", type=_FILE, required=True, help="The keys that you believe; what FILE says of trust is not.")
+def verify(file: Path, trust: Path) -> None:
+    """Verify a file that `evidence export --history` wrote, offline: its records, statements and proofs."""
+    from exequatur.audit.bundle import verify_proofs
+    from exequatur.audit.trust import read_trust
+    from exequatur.lineage import document
+    from exequatur.lineage.link import check_link
+    from exequatur.lineage.subject import subject_of
+
+    believed = read_trust(trust)
+    with file.open("rb") as stream:
+        content = document.read(stream)
+    for link in content.links:
+        check_link(link)
+    if content.proofs is None:
+        raise EvidenceError(f"{file}: holds no statements and proofs; write it with --history")
+    run = content.proofs.get("run_id") if isinstance(content.proofs, dict) else None
+    seals = [
+        link.record.body.decode("ascii", "replace")
+        for link in content.links
+        if link.record.kind == "seal" and subject_of("seal", link.record.body).run_id == run
+    ]
+    found = verify_proofs(content.proofs, content.checkpoints, seals, believed)
+    click.echo(f"on behalf of {shown(found.principal)}: {count(found.statements, 'statement')} verified")
+    click.echo(f"{count(len(content.links), 'record')} verified")
+    click.echo(f"checkpoints at {', '.join(map(str, found.sizes))} events" if found.sizes else "no checkpoint")
+    if found.events:
+        click.echo(f"proven events: {', '.join(map(str, found.events))}")
 
 
 @evidence.command("import")

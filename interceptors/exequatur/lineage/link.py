@@ -2,9 +2,9 @@
 
 Rules, numbered as the code marks them; the hashing is that of :mod:`exequatur.lineage.record`:
 
-U1  Every value is one that a journal writes, so that what is hashed is what comes back from every database.
-U2  The head is that of the record's bytes folded into the head before it.
-U3  Before the first record, and before no other, stands the genesis of its log.
+Z8  Every value is one that a journal writes, so that what is hashed is what comes back from every database.
+Z9  The head is that of the record's bytes folded into the head before it.
+Z10  Before the first record, and before no other, stands the genesis of its log.
 
 A record's position is not hashed: it follows from those before it. A link alone does not prove it, its neighbours do.
 """
@@ -48,7 +48,7 @@ def genesis_of(log_id: str) -> str:
         EvidenceError: ``log_id`` is not 8 bytes in hex.
     """
     if not _LOG_ID.match(log_id):
-        raise EvidenceError(f"{log_id[:40]!r} is not the id of a log, which is 16 lower-case hex digits [U1]")
+        raise EvidenceError(f"{log_id[:40]!r} is not the id of a log, which is 16 lower-case hex digits [Z8]")
     return head_text(genesis(log_id))
 
 
@@ -56,26 +56,28 @@ def check_link(link: Link) -> None:
     """Recompute the head of a record from it and the head before it.
 
     Raises:
-        EvidenceError: U1 to U3.
+        EvidenceError: Z8 to Z10.
     """
     record = link.record
-    first = genesis_of(record.log_id)  # [U1]
+    first = genesis_of(record.log_id)  # [Z8]
     # The sign: databases store -0.0 as 0.0, which is other bytes.
-    if not math.isfinite(record.at) or math.copysign(1, record.at) < 0:  # [U1]
-        raise _refused("U1", record, "has a time that no clock shows")
-    if not 0 <= record.index < MOST_RECORDS or len(record.body) > LONGEST_BODY:  # [U1]
-        raise _refused("U1", record, "has a position or a length that no journal writes")
-    if not _DIGEST.match(link.previous):  # [U1]
-        raise _refused("U1", record, "stands after something that is no head")
-    if (record.index == 0) != (link.previous == first):  # [U3]
-        raise _refused("U3", record, "is the first and does not follow from the genesis of its log, or is not and does")
+    if not math.isfinite(record.at) or math.copysign(1, record.at) < 0:  # [Z8]
+        raise _refused("Z8", record, "has a time that no clock shows")
+    if not 0 <= record.index < MOST_RECORDS or len(record.body) > LONGEST_BODY:  # [Z8]
+        raise _refused("Z8", record, "has a position or a length that no journal writes")
+    if not _DIGEST.match(link.previous):  # [Z8]
+        raise _refused("Z8", record, "stands after something that is no head")
+    if (record.index == 0) != (link.previous == first):  # [Z10]
+        raise _refused(
+            "Z10", record, "is the first and does not follow from the genesis of its log, or is not and does"
+        )
     try:
         hashed = record_bytes(record.kind, record.at, record.request, record.run, record.attempt, record.body)
         head = fold(from_base64url(link.previous), hashed)
-    except ValueError as err:  # [U1]
-        raise _refused("U1", record, "holds a value that no journal writes") from err
-    if record.head != head_text(head):  # [U2]
-        raise _refused("U2", record, "does not follow from the head before it: it was edited, or stands elsewhere")
+    except ValueError as err:  # [Z8]
+        raise _refused("Z8", record, "holds a value that no journal writes") from err
+    if record.head != head_text(head):  # [Z9]
+        raise _refused("Z9", record, "does not follow from the head before it: it was edited, or stands elsewhere")
 
 
 def linked(records: Sequence[Record], after: str) -> list[Link]:
@@ -86,12 +88,12 @@ def linked(records: Sequence[Record], after: str) -> list[Link]:
         after: The head before the first.
 
     Raises:
-        EvidenceError: U1 to U3, or a record does not stand right after the one before.
+        EvidenceError: Z8 to Z10, or a record does not stand right after the one before.
     """
     links: list[Link] = []
     for record in records:
         if links and (record.log_id != links[0].record.log_id or record.index != links[-1].record.index + 1):
-            raise _refused("U2", record, "does not stand right after the record before it")
+            raise _refused("Z9", record, "does not stand right after the record before it")
         link = Link(record, after)
         check_link(link)
         links.append(link)

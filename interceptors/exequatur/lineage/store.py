@@ -1,17 +1,17 @@
 """The evidence store: the journals of all workers, and the checkpoints of all logs, in one database.
 
-Rules, numbered as the code marks them; U1 to U3 are those of :mod:`exequatur.lineage.link`:
+Rules, numbered as the code marks them; Z8 to Z10 are those of :mod:`exequatur.lineage.link`:
 
-U4  What is stored was recomputed first: each record follows from the head that is stored beside it (U1 to U3).
-U5  One place in a log has one record, and one head one record that follows it. Another one for the place or after the
-    head, or one that does not fit those beside it, is a fork: the whole call is refused and stores nothing. What is
-    there already and equal is left alone.
-U6  The end of a log is where its records, without a gap from the first, arrive. Only records that go on from there move
-    it; what an import brings from further on is kept, and counts when the gap is closed.
-U7  Whoever adds to a log holds that log's lock until it is done, so that two writers cannot both find a place free.
-U8  A record that was pruned does not come back when its journal is shipped again.
-U9  Checkpoints are never deleted. Two of one origin and size that differ are both kept: they are the proof of a split
-    view.
+Z11  What is stored was recomputed first: each record follows from the head that is stored beside it (Z8 to Z10).
+Z12  One place in a log has one record, and one head one record that follows it. Another one for the place or after the
+     head, or one that does not fit those beside it, is a fork: the whole call is refused and stores nothing. What is
+     there already and equal is left alone.
+Z13  The end of a log is where its records, without a gap from the first, arrive. Only records that go on from there
+     move it; what an import brings from further on is kept, and counts when the gap is closed.
+Z14  Whoever adds to a log holds that log's lock until it is done, so that two writers cannot both find a place free.
+Z15  A record that was pruned does not come back when its journal is shipped again.
+Z16  Checkpoints are never deleted. Two of one origin and size that differ are both kept: they are the proof of a split
+     view.
 
 Nobody vouches for a record here: it is found by what it says (:mod:`exequatur.lineage.subject`), and a document that is
 imported can take a place in a log before its owner does. Receipts and checkpoints say which records are the true ones.
@@ -134,18 +134,18 @@ class EvidenceStore:
             How many were new.
 
         Raises:
-            EvidenceError: They do not follow from each other, begin behind the end of the log, or the log forked (U4,
-                U5); nothing is stored.
+            EvidenceError: They do not follow from each other, begin behind the end of the log, or the log forked (Z11,
+                Z12); nothing is stored.
             StoreUnavailableError: They could not be stored, and none of them is.
         """
-        links = linked(batch, after)  # [U4]
+        links = linked(batch, after)  # [Z11]
         if not links:
             return 0
         if links[0].record.log_id != log_id:
             raise EvidenceError(f"records of log {links[0].record.log_id} were given for log {log_id}")
         with self._writing() as db:
-            log = locked(db, log_id)  # [U7]
-            if links[0].record.index > log.size:  # [U6]
+            log = locked(db, log_id)  # [Z14]
+            if links[0].record.index > log.size:  # [Z13]
                 raise EvidenceError(
                     f"log {log_id}: it ends at {log.size}, and records from {links[0].record.index} were given; ship "
                     "those between first"
@@ -369,12 +369,12 @@ class EvidenceStore:
 
         Raises:
             EvidenceError: The document is malformed or too large, a record does not follow from the head beside it, or
-                a log forked (U4, U5); nothing is stored.
+                a log forked (Z11, Z12); nothing is stored.
             StoreUnavailableError: It could not be stored, and nothing of it is.
         """
         read = document.read(stream, max_bytes=max_bytes, max_records=max_records)
         for link in read.links:
-            check_link(link)  # [U4]
+            check_link(link)  # [Z11]
         for note in read.checkpoints:
             _checkpoint(note)
         by_place = sorted(read.links, key=lambda link: (link.record.log_id, link.record.index))
@@ -393,8 +393,8 @@ class EvidenceStore:
             How many records were new.
 
         Raises:
-            EvidenceError: A record there does not follow from the head beside it, or a log forked (U4, U5); nothing is
-                stored.
+            EvidenceError: A record there does not follow from the head beside it, or a log forked (Z11, Z12); nothing
+                is stored.
             StoreUnavailableError: One of them cannot be used, and nothing is stored.
         """
         with self._writing() as db:
@@ -403,7 +403,7 @@ class EvidenceStore:
                 links = other.records(log.log_id)
                 while page := list(islice(links, PAGE)):
                     for link in page:
-                        check_link(link)  # [U4]
+                        check_link(link)  # [Z11]
                     added += merge(db, page, restore=True)
             for note in other.checkpoints():
                 _add_checkpoint(db, note)
@@ -457,6 +457,8 @@ class EvidenceStore:
             yield link
         for address in sorted(bundles):
             yield from islice(self._links(records.c.address == address), 1)
+        # What was revoked is about no single run, and may have been about these.
+        yield from self.of_kind("revocation")
 
     def _checkpoints_of(self, workflow_id: str) -> Iterator[str]:
         mine = f"/workflows/{quote(workflow_id, safe='')}/runs/"
@@ -469,7 +471,7 @@ def _checkpoint(note: str) -> Checkpoint:
 
 def _add_checkpoint(db: Connection, note: str) -> bool:
     text, _, signatures = note.rpartition("\n\n")
-    checkpoint, address = _checkpoint(note), digest(text)  # [U9]
+    checkpoint, address = _checkpoint(note), digest(text)  # [Z16]
     row = {
         "address": address,
         "origin_digest": digest(checkpoint.origin),

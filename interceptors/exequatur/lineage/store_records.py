@@ -1,7 +1,7 @@
 """Records in the evidence store's database: what goes in, what counts as a fork, and where a log ends.
 
-The rules U4 to U8 at the head of :mod:`exequatur.lineage.store` are kept here. Every function works in the transaction
-that it is given.
+The rules Z12 to Z15 at the head of :mod:`exequatur.lineage.store` are kept here. Every function works in the
+transaction that it is given.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def insert_into(db: Connection, table: Any) -> postgresql.Insert | sqlite.Insert
 
 
 def locked(db: Connection, log_id: str) -> Log:
-    """The log, which nobody else can add to until the transaction ends (U7)."""
+    """The log, which nobody else can add to until the transaction ends (Z14)."""
     first = {"log_id": log_id, "size": 0, "head": genesis_of(log_id)}
     db.execute(insert_into(db, logs).values(first).on_conflict_do_nothing())
     return Log(*db.execute(select(logs).where(logs.c.log_id == log_id).with_for_update()).one())
@@ -93,7 +93,7 @@ def merge(db: Connection, links: Iterable[Link], *, restore: bool) -> int:
     """
     added = 0
     for log_id, group in groupby(links, key=lambda link: link.record.log_id):
-        log = locked(db, log_id)  # [U7]
+        log = locked(db, log_id)  # [Z14]
         while page := list(islice(group, PAGE)):
             new = _new(db, log, page, restore=restore)
             if new:
@@ -129,19 +129,19 @@ def _new(db: Connection, log: Log, links: Sequence[Link], *, restore: bool) -> l
             or (after is not None and after[0] != link.record.head)
             or (index == log.size and link.previous != log.head)
             or (index == log.size - 1 and link.record.head != log.head)
-        ):  # [U5]
+        ):  # [Z12]
             raise EvidenceError(
                 f"log forked: record {index} of log {log.log_id} is not the one that the store knows at this place; "
                 "keep both for the audit"
             )
-        if index not in there and (restore or index >= log.size):  # [U8]
+        if index not in there and (restore or index >= log.size):  # [Z15]
             new.append(link)
         there[index], place_after[link.previous] = place, index
     return new
 
 
 def _end(db: Connection, log: Log) -> Log:
-    """Where the records arrive that go on from the end of the log (U6)."""
+    """Where the records arrive that go on from the end of the log (Z13)."""
     while True:
         following = (
             select(records.c.idx, records.c.previous, records.c.head)
