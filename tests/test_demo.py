@@ -92,11 +92,12 @@ def test_the_demo_shows_every_step_and_leaves_no_process_behind(tmp_path: Path) 
             "A rogue without the plugin",
             "A rogue that forges a receipt",
             "The same agent, only observed",
-            "Histories and evidence",
+            "An audit of all these runs",
+            "A history is edited",
         ),
         "ok",
     )
-    assert "All 14 steps went as they should." in out
+    assert "All 15 steps went as they should." in out
     assert "\x1b[" not in out, "no colour where there is no terminal"
     assert "Traceback" not in out
     story = " ".join(out.split())  # without the line breaks of a narrow terminal
@@ -108,6 +109,13 @@ def test_the_demo_shows_every_step_and_leaves_no_process_behind(tmp_path: Path) 
     assert processes_of(folder, out) == []
     assert (folder / "histories" / "refund-allowed.json").is_file()
     assert list((folder / "state" / "journal").glob("*.db"))
+    # The audit says of each unauthorized run what is wrong with it, and so does its page.
+    for found in ("refund-by-rogue: receipt-missing", "refund-by-forger: receipt-invalid", "run-ungoverned"):
+        assert found in story
+    assert "The arguments are not those that were requested" in story
+    page = (folder / "audit.html").read_text()
+    assert "Violations found" in page
+    assert all(f"{path.stem}" in page for path in (folder / "histories").glob("*.json"))
     assert (POLICIES / "refunds.cedar").read_text() == (folder / "policies" / "refunds.cedar").read_text()
 
 
