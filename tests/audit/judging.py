@@ -106,6 +106,7 @@ class Bench:
     """
 
     def __init__(self, runs: Runs) -> None:
+        self.texts = runs.histories
         self.runs: dict[str, Events] = {
             name: tuple(history_from_json(text.encode()).events) for name, text in runs.histories.items()
         }

@@ -96,7 +96,7 @@ class Pool:
         """A value that another event has in this field, or one that is made up."""
         if descriptor.enum_type is not None:
             numbers = [each.number for each in descriptor.enum_type.values if each.number]
-            return next(number for number in numbers if number != value)
+            return next((number for number in numbers if number != value), 0)
         if descriptor.type == FieldDescriptor.TYPE_BOOL:
             return not value
         if isinstance(value, int | float):

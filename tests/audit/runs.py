@@ -276,7 +276,7 @@ class Runs:
     """
 
     state: Path
-    histories: dict[str, str] = field(default_factory=dict)
+    histories: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def journal(self) -> Path:

@@ -155,9 +155,9 @@ anything = st.recursive(
 @fuzzing
 @given(st.sampled_from(["local", "denied", "parent", "reset"]), st.integers(0, 10_000), anything)
 def test_no_value_in_any_place_of_a_history_crashes_the_audit(
-    bench: Bench, runs: Runs, name: str, number: int, value: Any
+    bench: Bench, name: str, number: int, value: Any
 ) -> None:
-    document = json.loads(runs.histories[name])
+    document = json.loads(bench.texts[name])
     places = list(_places(document["events"]))
     *path, last = places[number % len(places)]
     at: Any = document["events"]

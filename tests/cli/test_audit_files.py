@@ -147,3 +147,18 @@ def test_a_hundred_histories_are_audited_in_one_go(recorded, exequatur):
     ended = exequatur("audit", "file", *[recorded.history("sequential")] * 100, *recorded.believing)
     assert ended.code == 0
     assert "Verified. In 100 runs" in ended.out
+
+
+def test_a_run_that_belongs_to_an_audited_one_and_is_left_out_is_named(recorded, exequatur):
+    alone = exequatur("audit", "file", recorded.history("continued"), *recorded.believing, "--json").report
+    [linked] = [each for each in alone["runs"][0]["findings"] if each["code"] == "run-linked"]
+    assert linked["severity"] == "unproven"
+    assert "cli-continued" in linked["sentence"]
+
+
+def test_runs_that_are_audited_together_are_not_missing(recorded, exequatur):
+    ended = exequatur("audit", "run", "cli-child", *recorded.at_server, "--json")
+    assert len(ended.report["runs"]) == 2
+    assert not [each for run in ended.report["runs"] for each in run["findings"] if each["code"] == "run-linked"]
+    alone = exequatur("audit", "run", "cli-child", "--no-follow", *recorded.at_server, "--json").report
+    assert "run-linked" in {each["code"] for each in alone["runs"][0]["findings"]}

@@ -51,7 +51,7 @@ class Postgres:
     def __enter__(self) -> Self:
         try:
             settings = ("--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync")
-            self._run("initdb", f"--pgdata={self._data}", *settings)
+            assert self._run("initdb", f"--pgdata={self._data}", *settings) == 0, self._log.read_text()
             self.start()
         except BaseException:
             self.__exit__()
@@ -68,15 +68,10 @@ class Postgres:
         with self._log.open("ab") as log:
             self._server = subprocess.Popen(program, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self._user)
         deadline = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                self._execute("SELECT 1")
-            except pg8000.native.Error:
-                assert self._server.poll() is None, self._log.read_text()
-                assert time.monotonic() < deadline, self._log.read_text()
-                time.sleep(0.02)
-            else:
-                return
+        while self._run("pg_isready", "-q", "-h", str(self._folder)):
+            assert self._server.poll() is None, self._log.read_text()
+            assert time.monotonic() < deadline, self._log.read_text()
+            time.sleep(0.02)
 
     def stop(self) -> None:
         """Stop the server, whoever is connected."""
@@ -105,12 +100,8 @@ class Postgres:
         with closing(pg8000.native.Connection("postgres", None, database, unix_sock=socket, ssl_context=False)) as db:
             db.run(statements)
 
-    def _run(self, program: str, *arguments: str) -> None:
-        done = subprocess.run(
-            (str(self._programs / program), *arguments),
-            capture_output=True,
-            cwd=self._folder,
-            check=False,
-            **self._user,
-        )
-        assert done.returncode == 0, done.stderr.decode()
+    def _run(self, program: str, *arguments: str) -> int:
+        command = (str(self._programs / program), *arguments)
+        with self._log.open("ab") as log:
+            done = subprocess.run(command, stdout=log, stderr=log, cwd=self._folder, check=False, **self._user)
+        return done.returncode

@@ -37,7 +37,7 @@ CODES: dict[str, Code] = {
     "run-open": Code("unproven", "The history does not show the run's end; what may have followed was not audited."),
     "run-observed": Code("notice", "The run was in observe mode; nothing was enforced."),
     "run-reset": Code("notice", "The run is a reset of another run."),
-    "run-linked": Code("unproven", "A run before or after this one, or its parent, was not part of the audit."),
+    "run-linked": Code("unproven", "A run before or after this one, its parent or a child was not audited with it."),
     # Activities.
     "request-missing": Code("violation", "An activity was scheduled without a signed request."),
     "request-invalid": Code("violation", "A request does not verify, or is for another activity."),

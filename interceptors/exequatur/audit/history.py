@@ -12,6 +12,7 @@ H5  What an event says that it follows exists, is of the right kind, and is neit
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,6 +36,8 @@ hundred times its length."""
 MAX_DEPTH = 100
 """Of nested messages. Failures with causes are the deepest that real histories have."""
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_EVENT_TYPES = frozenset(EventType.values())
 _CLOSING = {
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED: "completed",
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED: "failed",
@@ -123,7 +126,10 @@ def history_from_json(data: bytes, source: str = "the history") -> RunHistory:
     if data.count(b",") + data.count(b"[") + data.count(b"{") > MAX_VALUES:  # [H1]
         raise EvidenceError(f"{source}: not a workflow history: it has more than {MAX_VALUES:,} values")
     try:  # [H1]
-        document = json.loads(data, object_pairs_hook=_single, parse_constant=_refuse)
+        text = data.decode(json.detect_encoding(data))
+        document = json.loads(text, object_pairs_hook=_single, parse_constant=_refuse)
+        if _SURROGATE.search(text):
+            json.dumps(document, ensure_ascii=False).encode()  # half a pair is no text
     except (ValueError, RecursionError) as error:
         raise EvidenceError(f"{source}: not the JSON of a workflow history: {error}") from None
     events = document.get("events") if isinstance(document, dict) else None
@@ -183,7 +189,7 @@ def check_events(history: RunHistory) -> list[Finding]:
     for number, event in enumerate(history.events, 1):
         attributes = event.WhichOneof("attributes")
         kind = (attributes or "").removesuffix("_event_attributes").upper()
-        name = EventType.Name(event.event_type) if event.event_type in EventType.values() else str(event.event_type)
+        name = _name_of(event)
         if event.event_id != number:  # [H3]
             wrong(event, f"stands in place {number}")
         if (event.event_type in _CLOSING) != (number == last) and event.event_type in _CLOSING:  # [H3]
@@ -195,7 +201,7 @@ def check_events(history: RunHistory) -> list[Finding]:
         elif attributes:
             for follows, does, earlier in _links(getattr(event, attributes), kind):  # [H5]
                 before = by_id.get(earlier)
-                if before is None or EventType.Name(before.event_type) != f"EVENT_TYPE_{follows}":
+                if before is None or _name_of(before) != f"EVENT_TYPE_{follows}":
                     wrong(event, f"follows event {earlier}, which is no {follows}")
                 elif does and done.setdefault((does, earlier), event.event_id) != event.event_id:
                     wrong(event, f"{does} event {earlier}, as event {done[does, earlier]} does")
@@ -228,6 +234,10 @@ def _links(attributes: Any, kind: str) -> Iterable[tuple[str, str | None, int]]:
             started = getattr(attributes, "started_event_id", 0)
             if started and name != "started_event_id":
                 yield f"{subject}_STARTED", "ends", started
+
+
+def _name_of(event: HistoryEvent) -> str:
+    return EventType.Name(event.event_type) if event.event_type in _EVENT_TYPES else str(event.event_type)
 
 
 def _short(error: Exception) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 from exequatur.audit.codec import decoded
 from exequatur.audit.evidence import EvidenceReader, NoEvidence
 from exequatur.audit.history import RunHistory, UnknownFieldsError, read_history
+from exequatur.audit.links import linked
 from exequatur.audit.report import Finding, Report, RunReport, finding
 from exequatur.audit.seals import with_checkpoints
 from exequatur.audit.sources import OpenEvidence
@@ -49,6 +50,8 @@ class Auditing:
         self._open = ExitStack()
         self._runs: dict[int, RunReport] = {}
         self._findings: list[Finding] = []
+        self._read: set[tuple[str, str]] = set()
+        self._linked: dict[int, list[tuple[str, str]]] = {}
 
     def __enter__(self) -> Self:
         self._evidence = self._open.enter_context(OpenEvidence(self._sources))
@@ -74,7 +77,7 @@ class Auditing:
         report = self._verified(history, plain)
         if report is not None:
             # The replayer has the converter itself, and decodes as a worker does.
-            self._runs[len(self._runs)] = replaying.replayed(history, report) if replaying else report
+            self._keep(history, replaying.replayed(history, report) if replaying else report, len(self._runs))
 
     async def history(self, history: RunHistory, place: int | None = None, *, namespace: str) -> None:
         """Audit a history.
@@ -86,7 +89,12 @@ class Auditing:
         """
         report = self._verified(history, await self._decoded(history, namespace))
         if report is not None:
-            self._runs[len(self._runs) if place is None else place] = report
+            self._keep(history, report, len(self._runs) if place is None else place)
+
+    def _keep(self, history: RunHistory, report: RunReport, place: int) -> None:
+        self._runs[place] = report
+        self._linked[place] = list(dict.fromkeys(linked(history)))
+        self._read |= {(history.workflow_id, run_id) for run_id in history.run_ids}
 
     def unreadable(self, error: EvidenceError) -> None:
         """Report a history that could not be read."""
@@ -104,9 +112,19 @@ class Auditing:
             audited=round(time.time(), 3),
             trust=self._trust_digest,
             evidence=tuple(map(without_password, self._sources)),
-            runs=tuple(run for _, run in sorted(self._runs.items())),
+            runs=tuple(self._with_links(place, run) for place, run in sorted(self._runs.items())),
             findings=tuple(self._findings),
         )
+
+    def _with_links(self, place: int, run: RunReport) -> RunReport:
+        """The report of a run with what it belongs to and was not audited."""
+        missing = [each for each in self._linked[place] if each not in self._read]
+        if not missing:
+            return run
+        workflow_id, run_id = missing[0]
+        more = f" and {len(missing) - 1} more that belong to it" if len(missing) > 1 else ", which belongs to it,"
+        sentence = f"Run {run_id} of {workflow_id}{more} was not audited"
+        return run.model_copy(update={"findings": (*run.findings, finding("run-linked", sentence))})
 
     async def _decoded(self, history: RunHistory, namespace: str) -> RunHistory:
         if self.converter is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -13,6 +13,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from exequatur.audit.history import RunHistory, of_events
+from exequatur.audit.links import linked
 from exequatur.cli.auditing import Auditing
 from exequatur.cli.server import Server
 from exequatur.errors import EvidenceError
@@ -47,8 +48,8 @@ async def one_run(auditing: Auditing, server: Server, workflow_id: str, run_id: 
         seen.add(linked)
         try:
             waiting += await _audited(auditing, await fetched(client, *linked), server)
-        except GoneError as error:
-            auditing.note("run-linked", str(error))
+        except GoneError:
+            continue  # the report says of the runs that it belongs to that it is missing
         except EvidenceError as error:
             auditing.unreadable(error)
 
@@ -56,7 +57,7 @@ async def one_run(auditing: Auditing, server: Server, workflow_id: str, run_id: 
 async def _audited(auditing: Auditing, history: RunHistory, server: Server) -> deque[tuple[str, str]]:
     """Audit a history; returns what belongs to it, not the history, which is large."""
     await auditing.history(history, namespace=server.namespace)
-    return deque(_linked(history, server.namespace))
+    return deque(linked(history, server.namespace))
 
 
 async def all_runs(auditing: Auditing, server: Server, query: str, parallel: int) -> None:
@@ -134,21 +135,3 @@ async def _counted(client: Client, query: str) -> int | None:
         return (await client.count_workflows(query)).count
     except RPCError:
         return None  # only the progress bar wants it
-
-
-def _linked(history: RunHistory, namespace: str) -> Iterator[tuple[str, str]]:
-    """The workflow and run ids of the runs before and after, of the parent and of the children."""
-    started = history.started
-    if started.continued_execution_run_id:
-        yield history.workflow_id, started.continued_execution_run_id
-    if started.HasField("parent_workflow_execution") and started.parent_workflow_namespace in ("", namespace):
-        yield started.parent_workflow_execution.workflow_id, started.parent_workflow_execution.run_id
-    for event in history.events:
-        if event.HasField("child_workflow_execution_started_event_attributes"):
-            child = event.child_workflow_execution_started_event_attributes
-            if child.namespace in ("", namespace):
-                yield child.workflow_execution.workflow_id, child.workflow_execution.run_id
-    last = history.events[-1]
-    following = getattr(getattr(last, str(last.WhichOneof("attributes")), None), "new_execution_run_id", "")
-    if following:
-        yield history.workflow_id, following
