@@ -158,6 +158,7 @@ def test_a_run_that_belongs_to_an_audited_one_and_is_left_out_is_named(recorded,
 
 def test_runs_that_are_audited_together_are_not_missing(recorded, exequatur):
     ended = exequatur("audit", "run", "cli-child", *recorded.at_server, "--json")
+    assert ended.out, ended.err
     assert len(ended.report["runs"]) == 2
     assert not [each for run in ended.report["runs"] for each in run["findings"] if each["code"] == "run-linked"]
     alone = exequatur("audit", "run", "cli-child", "--no-follow", *recorded.at_server, "--json").report

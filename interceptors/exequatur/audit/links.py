@@ -21,9 +21,7 @@ def linked(history: RunHistory, namespace: str | None = None) -> Iterator[tuple[
 
     if started.continued_execution_run_id:
         yield history.workflow_id, started.continued_execution_run_id
-    if started.HasField("parent_workflow_execution") and (
-        namespace is None or started.parent_workflow_namespace in here
-    ):
+    if started.HasField("parent_workflow_execution") and here(started.parent_workflow_namespace):
         yield started.parent_workflow_execution.workflow_id, started.parent_workflow_execution.run_id
     for event in history.events:
         if event.HasField("child_workflow_execution_started_event_attributes"):

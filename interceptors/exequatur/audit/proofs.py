@@ -143,7 +143,9 @@ class Proofs:
         claims = authorized.request.claims
         if claims.grant != self._start.leaf:  # [Q2]
             self.wrong("request-invalid", "its request stands on another grant than the run", activity)
-        elif claims.original_run_id != history.original_run_id or claims.run_id != history.run_at(activity.event):  # [Q2]
+        elif claims.original_run_id != history.original_run_id or claims.run_id != history.run_at(
+            activity.event
+        ):  # [Q2]
             self.wrong("request-invalid", "its request was made by another run", activity)
         elif claims.first_run_id != history.started.first_execution_run_id:  # [Q2]
             self.wrong("request-invalid", "its request was made by another execution of the workflow", activity)

@@ -286,7 +286,7 @@ class _Audit:
     def _unproven(self, proofs: Sequence[Proof]) -> None:
         """A6."""
         history = self._history
-        told = {
+        told: dict[tuple[str | None, int, str], Token[Receipt]] = {
             (token.claims.request, token.claims.attempt, token.claims.outcome): token
             for _, token in self._evidence.receipts
         }
