@@ -8,6 +8,9 @@ import pytest_asyncio
 
 from tests.audit.judging import Bench
 from tests.audit.runs import Runs, record
+from tests.gate.conftest import executor, stage
+
+__all__ = ["executor", "stage"]
 
 
 @pytest_asyncio.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Judges mutants: each is detected, or one that the reviewed list of :mod:`tests.audit.neutral` calls neutral, or missed.
+"""Judges mutants: each is detected, or neutral by the reviewed list of :mod:`tests.audit.neutral`, or missed.
 
 A mutant is *detected* when an auditor sees that something is wrong: with the journals, when the verdict is not
 "verified"; without any evidence, when there is a violation, or something that could not be checked, that the recorded
@@ -17,8 +17,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,15 @@ from temporalio.testing import WorkflowEnvironment
 from exequatur.audit.codec import decoded
 from exequatur.audit.evidence import EvidenceReader, NoEvidence, journals_in
 from exequatur.audit.history import history_from_json, of_events
+from exequatur.audit.leaves import leaf, tree_of
 from exequatur.audit.report import RunReport, Severity, Verdict
+from exequatur.audit.seals import check_checkpoints
 from exequatur.audit.trust import AuditTrust, read_trust
 from exequatur.audit.verify import audit_run
 from exequatur.errors import ExequaturError
+from exequatur.lineage.checkpoint import Checkpoint, sign
+from exequatur.lineage.note import VerifierKey
+from exequatur.statements.keys import SigningKey
 from tests.audit.mutants import Events, Mutant, Pool, mutants
 from tests.audit.neutral import COVERED, EVERYTHING, NEUTRAL, Neutral
 from tests.audit.runs import CONVERTER, Runs, record
@@ -39,12 +44,10 @@ ENCODED = "turned"
 """Runs whose names begin so are as Temporal has them, and decoded when they are audited."""
 EXEMPT = "ungoverned"
 """The run whose type the trust file exempts, for without that it is flagged to begin with."""
+NOTARY = "example.org/notary"
 ALIKE = 2
 """How many events of one kind are edited in the same way in each run."""
 _GRAVE = (Severity.VIOLATION, Severity.UNCHECKED)
-
-Checkpointed = Callable[[Mutant, RunReport], bool]
-"""Whether a checkpoint of the recorded run convicts a mutant, given what the audit says of it without one."""
 
 
 def claims_of(report: RunReport) -> dict[str, Any]:
@@ -118,6 +121,12 @@ class Bench:
         for name in [name for name in self.runs if name.startswith(ENCODED)]:
             # Also as an auditor with the converter sees them, so that the statements in them can be bent.
             self.runs[f"decoded {name}"] = tuple(self._decoded(self.runs[name]))
+        key = SigningKey.generate()
+        self._believing = AuditTrust(self.trust.anchors, notaries=(VerifierKey(NOTARY, key.x),))
+        self.notes = {
+            name: sign(Checkpoint(name, len(events), tree_of(events).root()), NOTARY, key)
+            for name, events in self.runs.items()
+        }
         self.pool = Pool(self.runs)
         self.recorded = {
             (name, evidence): self.audited(name, events, evidence=evidence)
@@ -146,14 +155,27 @@ class Bench:
     def mutants(self, run: str) -> Iterator[Mutant]:
         return mutants(run, self.runs, self.pool, most=ALIKE)
 
-    def judge(self, mutant: Mutant, *, evidence: bool, checkpointed: Checkpointed | None = None) -> Judgement:
+    def convicted(self, mutant: Mutant) -> bool:
+        """Whether the checkpoint of the run as it was recorded shows that a mutant is another history.
+
+        A mutant whose events are written the same, or only go on from those that were signed, is none.
+        """
+        try:
+            history = of_events(mutant.events)
+        except ExequaturError:
+            return True
+        report = check_checkpoints(self.recorded[mutant.run, True], history, [self.notes[mutant.run]], self._believing)
+        if any(each.code == "checkpoint-invalid" for each in report.findings):
+            return True
+        signed = self.runs[mutant.run]
+        return list(map(leaf, mutant.events[: len(signed)])) == list(map(leaf, signed))
+
+    def judge(self, mutant: Mutant, *, evidence: bool) -> Judgement:
         """Audit a mutant and judge what the audit says."""
         original = self.recorded[mutant.run, evidence]
         try:
             report = self.audited(mutant.run, mutant.events, evidence=evidence)
         except ExequaturError:
-            return Judgement(mutant, evidence, "detected")
-        if checkpointed is not None and checkpointed(mutant, report):
             return Judgement(mutant, evidence, "detected")
         if self._seen(original, report, evidence):
             return Judgement(mutant, evidence, "detected")
@@ -208,6 +230,8 @@ class Tally:
     neutral: Counter[str] = field(default_factory=Counter)
     reasons: dict[bool, Counter[str]] = field(default_factory=lambda: {True: Counter(), False: Counter()})
     missed: list[Judgement] = field(default_factory=list)
+    convicted: int = 0
+    """How many of the neutral ones a checkpoint shows to be another history, or the same one."""
 
     def add(self, judgement: Judgement) -> None:
         run = judgement.mutant.run
@@ -221,17 +245,23 @@ class Tally:
             self.missed.append(judgement)
 
     def table(self, shown: int = 40) -> str:
-        """What ``make audit-mutants`` prints."""
+        """What ``make mutate-audit`` prints."""
         missed = Counter(each.mutant.run for each in self.missed)
         lines = [f"{'run':<24}{'tried':>8}{'detected':>10}{'neutral':>9}{'missed':>8}"]
         for run, tried in self.tried.items():
             lines.append(f"{run:<24}{tried:>8}{self.detected[run]:>10}{self.neutral[run]:>9}{missed[run]:>8}")
         totals = (self.tried.total(), self.detected.total(), self.neutral.total(), len(self.missed))
         lines.append(f"{'all':<24}{totals[0]:>8}{totals[1]:>10}{totals[2]:>9}{totals[3]:>8}")
+        if self.convicted:
+            shown_by = (
+                f"{self.convicted} of the {totals[2]} neutral ones are shown by a checkpoint to be another history,"
+            )
+            lines += ["", shown_by, "or are written just as the recorded run is."]
         lines += ["", "Neutral, because (with the journals, without any evidence):"]
         both = self.reasons[True] + self.reasons[False]
         lines += [
-            f"{self.reasons[True][reason]:>7}{self.reasons[False][reason]:>7}  {reason}" for reason, _ in both.most_common()
+            f"{self.reasons[True][reason]:>7}{self.reasons[False][reason]:>7}  {reason}"
+            for reason, _ in both.most_common()
         ]
         if self.missed:
             lines += ["", "Missed:", *(f"  {each}" for each in self.missed[:shown])]
@@ -258,7 +288,13 @@ def judged(bench: Bench, shares: Mapping[str, float]) -> Tally:
     for run, share in shares.items():
         for mutant in sampled(bench.mutants(run), share):
             for evidence in (True, False):
-                tally.add(bench.judge(mutant, evidence=evidence))
+                judgement = bench.judge(mutant, evidence=evidence)
+                tally.add(judgement)
+                if judgement.verdict == "neutral":
+                    if bench.convicted(mutant):
+                        tally.convicted += 1
+                    else:
+                        tally.missed.append(replace(judgement, verdict="missed", why="the checkpoint does not show it"))
     return tally
 
 

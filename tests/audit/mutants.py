@@ -129,7 +129,8 @@ def field_edits(message: Message, pool: Pool, *, given: int = 2) -> Iterator[tup
             if field.is_repeated:
                 yield name, "longer", lambda it, name=name, field=field: getattr(it, name).append(_made_up(field))
             else:
-                yield name, "changed", lambda it, name=name, to=pool.other(field, value): setattr(it, name, to)
+                other = pool.other(field, value)
+                yield name, "changed", lambda it, name=name, to=other: setattr(it, name, to)
         elif field.message_type.GetOptions().map_entry:
             yield from _map_edits(name, value, field, pool, given)
         elif field.is_repeated:
@@ -346,7 +347,10 @@ def mutants_of_statements(run: str, events: Events, others: Mapping[str, Events]
                 yield written(rest, f"token {number} dropped")
                 yield written([*tokens[: number + 1], token, *tokens[number + 1 :]], f"token {number} doubled")
             yield written(tokens[::-1], "tokens reversed") if len(tokens) > 1 else written([], "emptied")
-            for source, theirs in (("another event", mine.get(what, [[]])[-1]), ("another run", _stranger(strangers, what))):
+            for source, theirs in (
+                ("another event", mine.get(what, [[]])[-1]),
+                ("another run", _stranger(strangers, what)),
+            ):
                 if theirs and theirs != tokens:
                     yield written(theirs, f"all of {source}")
                     for number, token in enumerate(tokens):
@@ -401,7 +405,11 @@ def renumbered(events: Sequence[HistoryEvent]) -> Events:
         if copy.WhichOneof("attributes"):
             attributes = attributes_of(copy)
             for field in attributes.DESCRIPTOR.fields:
-                if _REFERENCE.search(field.name) and field.message_type is None and field.name != "parent_initiated_event_id":
+                if (
+                    _REFERENCE.search(field.name)
+                    and field.message_type is None
+                    and field.name != "parent_initiated_event_id"
+                ):
                     known = getattr(attributes, field.name)
                     setattr(attributes, field.name, numbers.get(known, known))
         result.append(copy)
@@ -456,7 +464,9 @@ def mutants_of_events(run: str, events: Events, others: Mapping[str, Events]) ->
         yield from both(f"events: {kind}", "dropped", first, without)
         own = [events[place] for place in places]
         twice = _shifted(own, last + 10)
-        yield from both(f"events: {kind}", "doubled", first, (*events[: places[-1] + 1], *twice, *events[places[-1] + 1 :]))
+        yield from both(
+            f"events: {kind}", "doubled", first, (*events[: places[-1] + 1], *twice, *events[places[-1] + 1 :])
+        )
         if len(places) > 1:
             unfinished = [event for place, event in enumerate(events) if place not in places[1:]]
             yield from both(f"events: {kind}", "its end dropped", first, unfinished)
@@ -522,7 +532,7 @@ def mutants_of_exchanges(run: str, events: Events, others: Mapping[str, Events])
                 if name != run:
                     sources += [(name, event) for event in theirs if kind_of(event) == kind][:1]
             for name, source in sources:
-                changed = edited(events[at], lambda it, source=source: _take(it, source, part))
+                changed = edited(events[at], lambda it, source=source, part=part: _take(it, source, part))
                 if changed != events[at]:
                     where = f"{kind}.{part}" if part else kind
                     yield Mutant(run, where, f"taken from {name}", events[at].event_id, _put(events, at, changed))
@@ -531,7 +541,9 @@ def mutants_of_exchanges(run: str, events: Events, others: Mapping[str, Events])
 
 def _take(event: HistoryEvent, source: HistoryEvent, part: str | None) -> None:
     mine, theirs = attributes_of(event), attributes_of(source)
-    for name in [part] if part else [each.name for each in mine.DESCRIPTOR.fields if not each.name.endswith("event_id")]:
+    for name in (
+        [part] if part else [each.name for each in mine.DESCRIPTOR.fields if not each.name.endswith("event_id")]
+    ):
         mine.ClearField(name)
         value = getattr(theirs, name)
         field = mine.DESCRIPTOR.fields_by_name[name]

@@ -4,8 +4,8 @@ A rule here is only ever the reason. That a report still claims the same is chec
 to be covered by a finding of :data:`COVERED` in the mutant's own report, which says to the reader that just this is
 unproven. With a checkpoint all of it is detected.
 
-What the journals add: the decision of each attempt (so activities, attempts and their ids cannot be dropped or changed),
-the receipts of attempts that failed, and the seal (so the end of the chain cannot be cut off). Rules with
+What the journals add: the decision of each attempt (so that no activity, attempt or id can be dropped or changed), the
+receipts of attempts that failed, and the seal (so that the end of the chain cannot be cut off). Rules with
 ``evidence=False`` hold only without them.
 """
 
@@ -112,7 +112,7 @@ NEUTRAL: tuple[Neutral, ...] = (
         ("*.external_payloads*",),
     ),
     Neutral(
-        "Metadata under our own prefix is left out of digests, so that a receipt may be put there; none but ours is read",
+        "Metadata under our own prefix is left out of digests, so that a receipt fits in; no other is read",
         ("*.metadata?exequatur-*",), how="given",
     ),
     Neutral(
@@ -216,7 +216,8 @@ NEUTRAL: tuple[Neutral, ...] = (
     ),
     Neutral(
         "A local activity that failed or was denied has its request in its end only; without that it is unaccounted",
-        ("marker_recorded.marker_name", "marker_recorded.details?*", "events: marker_recorded", "events: local activity"),
+        ("marker_recorded.marker_name", "marker_recorded.details?*", "events: marker_recorded",
+         "events: local activity"),
         covered_by=("attempt-unaccounted", "request-withdrawn", "seal-missing"), tells=("fewer activities",),
     ),
     Neutral(
@@ -229,13 +230,13 @@ NEUTRAL: tuple[Neutral, ...] = (
         ("events: cut",), covered_by=("run-open",),
     ),
     Neutral(
-        "Without the journals nothing shows that more followed: the report says that the end rests on the history alone",
+        "Without the journals nothing shows that more followed: the report says that the end is the history's word",
         ("events: activity", "events: activity_task_*", "events: workflow_execution_*", "events: end of *",
         ),
         evidence=False, covered_by=("seal-missing", "run-open"),
     ),
     Neutral(
-        "Nobody seals a run that is open, terminated or timed out: what had not begun leaves no trace but in the history",
+        "Nobody seals a run that is open, terminated or timed out: what had not begun is in the history only",
         ("events: activity_task_scheduled", "events: activity_task_completed", "events: activity_task_timed_out",
          "events: activity", "events: workflow_execution_*"),
         covered_by=("run-open", "seal-missing", "end-unproven"),

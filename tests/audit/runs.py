@@ -191,9 +191,7 @@ class Withdrawn:
     async def run(self) -> int:
         unsent = workflow.start_activity(step, 1, start_to_close_timeout=TIMEOUT)
         unsent.cancel()
-        running = workflow.start_activity(
-            beats, start_to_close_timeout=TIMEOUT, heartbeat_timeout=timedelta(seconds=5)
-        )
+        running = workflow.start_activity(beats, start_to_close_timeout=TIMEOUT, heartbeat_timeout=timedelta(seconds=5))
         await asyncio.sleep(0.5)
         running.cancel()
         for each in (unsent, running):
@@ -384,7 +382,10 @@ class _Recorder:
         await self._keep(name, handle.id)
 
     async def _started(self, handle: WorkflowHandle[Any, Any]) -> None:
-        while not any(each.state for each in (await handle.describe()).raw_description.pending_activities if each.attempt):
+        for _ in range(400):
+            pending = (await handle.describe()).raw_description.pending_activities
+            if any(each.state for each in pending if each.attempt):
+                break
             await asyncio.sleep(0.05)
         await asyncio.sleep(0.3)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from exequatur.audit.evidence import NoEvidence, RecordedEvidence, records_of_journal
 from exequatur.audit.history import MAX_BYTES, UnknownFieldsError, history_from_json, of_events
 from exequatur.audit.report import RunReport, Verdict
-from exequatur.audit.trust import AuditTrust, read_trust
+from exequatur.audit.trust import AuditTrust
 from exequatur.audit.verify import audit_run
 from exequatur.errors import EvidenceError
 from exequatur.lineage.record import Record
@@ -154,9 +154,7 @@ anything = st.recursive(
 
 @fuzzing
 @given(st.sampled_from(["local", "denied", "parent", "reset"]), st.integers(0, 10_000), anything)
-def test_no_value_in_any_place_of_a_history_crashes_the_audit(
-    bench: Bench, name: str, number: int, value: Any
-) -> None:
+def test_no_value_in_any_place_of_a_history_crashes_the_audit(bench: Bench, name: str, number: int, value: Any) -> None:
     document = json.loads(bench.texts[name])
     places = list(_places(document["events"]))
     *path, last = places[number % len(places)]
@@ -207,7 +205,8 @@ def test_no_pile_of_edits_crashes_the_audit(bench: Bench, chosen: list[int], ran
 
 @pytest.mark.parametrize(
     "header",
-    [b"", b"null", b'""', b'"~~~"', b'"a.b.c"', b"[" * 100_000, b'"' + b"a" * 60_000 + b'"', b"\xff", b'"\\ud800"', b'"e30.e30.e30"'],
+    [b"", b"null", b'""', b'"~~~"', b'"a.b.c"', b"[" * 100_000, b'"' + b"a" * 60_000 + b'"', b"\xff", b'"\\ud800"',
+     b'"e30.e30.e30"'],
     ids=["nothing", "null", "empty", "empty tokens", "no token", "deep", "long", "bytes", "surrogate", "no header"],
 )  # fmt: skip
 def test_a_start_header_that_is_none_is_a_violation(bench: Bench, header: bytes) -> None:
@@ -240,7 +239,9 @@ def test_a_local_activity_that_says_nothing_readable_of_itself_is_flagged(bench:
 
 def test_a_claim_to_have_made_a_billion_requests_is_no_work(bench: Bench) -> None:
     """A run of fifty thousand events without a statement, and one whose marker repeats a request of a huge number."""
-    many = renumbered([*bench.runs["sequential"][:4], *bench.runs["sequential"][4:10] * 800, *bench.runs["sequential"][10:]])
+    many = renumbered(
+        [*bench.runs["sequential"][:4], *bench.runs["sequential"][4:10] * 800, *bench.runs["sequential"][10:]]
+    )
     report = audit_run(of_events(many), bench.journals, bench.trust)
     assert report.verdict is Verdict.VIOLATED
 

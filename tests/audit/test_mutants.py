@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from exequatur.audit.report import Verdict
-from tests.audit.judging import Bench, judged, sampled
+from tests.audit.judging import Bench, judged
 from tests.audit.neutral import NEUTRAL
 
 WHOLE = ("continued", "retried", "parent")
@@ -39,15 +41,35 @@ def test_a_history_whose_statements_are_taken_out_is_detected_without_any_eviden
                 assert bench.judge(mutant, evidence=False).verdict == "detected", str(mutant)
 
 
-def test_a_checkpoint_convicts_what_is_neutral_without_one(bench: Bench) -> None:
-    mutants = list(sampled(bench.mutants("sequential"), 0.02))
-    assert mutants
-    for mutant in mutants:
-        judgement = bench.judge(mutant, evidence=True, checkpointed=lambda mutant, report: True)
-        assert judgement.verdict == "detected"
+def test_a_checkpoint_shows_what_is_neutral_without_one(bench: Bench) -> None:
+    tally = judged(bench, {"talkative": 0.2})
+    assert not tally.missed, tally.table()
+    assert tally.convicted == tally.neutral.total() > 50
 
 
 def test_the_reviewed_list_has_a_reason_for_each_rule_and_no_reason_twice() -> None:
     reasons = [rule.reason for rule in NEUTRAL]
     assert all(reasons)
     assert len(set(reasons)) == len(reasons)
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "switched"),
+    [
+        ("sequential", "events: ", ("verify.check_events", lambda history: [])),
+        ("parent", "start_child", ("verify.check_children", lambda *_: ())),
+        ("continued", "workflow_execution_continued_as_new", ("handover._told", lambda asked: {})),
+        ("retried", "activity_task_started", ("proofs.Proofs._misplaced", lambda *_: None)),
+        ("sequential", "workflow_execution_started", ("start._check_start", lambda *_: None)),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else None,
+)
+def test_the_suite_notices_when_a_check_is_switched_off(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str, where: str, switched: tuple[str, Any]
+) -> None:
+    """What it judges by are reports, so a check that is gone shows as a mutant that is missed."""
+    chosen = [mutant for mutant in bench.mutants(name) if mutant.where.startswith(where)]
+    target, without = switched
+    monkeypatch.setattr(f"exequatur.audit.{target}", without)
+    judgements = (bench.judge(mutant, evidence=evidence) for mutant in chosen for evidence in (False, True))
+    assert any(each.verdict == "missed" for each in judgements)

@@ -272,3 +272,16 @@ async def test_a_notary_that_follows_seals_runs_as_they_close(
     [note] = store.checkpoints(origin)
     report = audited(runs, history, [note], trust_of(runs, notary.key))
     assert (report.verdict, report.checkpointed_events) == (Verdict.VERIFIED, len(history.events))
+
+
+def test_an_event_that_cannot_be_written_as_json_is_a_finding(runs: Runs, notary: Notary) -> None:
+    history = history_of(runs, "sequential")
+    sealed = notary.seal(history)
+    copy = History(events=history.events)
+    bound = copy.events[0].workflow_execution_started_event_attributes.workflow_run_timeout
+    bound.seconds, bound.nanos = 1, -1
+    other = of_events(copy.events, workflow_id=history.workflow_id)
+    report = audited(runs, other, [sealed.run], trust_of(runs, notary.key))
+    assert codes(report)["checkpoint-invalid"] is Severity.VIOLATION
+    with pytest.raises(EvidenceError, match="event 1 cannot be written as JSON"):
+        notary.seal(other)

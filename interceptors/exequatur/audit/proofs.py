@@ -4,8 +4,8 @@ Rules, numbered as the code marks them (R are those of :mod:`exequatur.statement
 :mod:`exequatur.statements.receipts`):
 
 Q1  Every scheduled activity has a request that authorizes this very activity (R1 to R14).
-Q2  It stands on the grant that the run was started with, and was made by this run, or before a reset by the run that was
-    reset.
+Q2  It stands on the grant that the run was started with, and was made by the run that was going on when it was
+    scheduled: before a reset, that is the run that was reset.
 Q3  Every result has a receipt by a credentialed worker for that request and result (P1 to P7), unless the grant lets
     the task queue leave it out.
 Q4  A receipt repeats the request's digest, the activity's id and type, its attempt and its run.

@@ -59,7 +59,11 @@ def check_checkpoints(
             found.append(finding("checkpoint-invalid", str(error)))
             continue
         head, cosigned = verified.checkpoint, verified.cosigned
-        tree = tree or tree_of(history.events)
+        try:
+            tree = tree or tree_of(history.events)
+        except EvidenceError as error:  # [K2] what was signed could be written
+            found.append(finding("checkpoint-invalid", str(error)))
+            break
         if head.size > len(tree):  # [K2]
             sentence = f"A checkpoint covers {head.size} events, and the history has {len(tree)}"
             found.append(finding("checkpoint-invalid", sentence))

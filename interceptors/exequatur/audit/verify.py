@@ -11,31 +11,30 @@ A2  Every attempt that the history tells of has its decision in the evidence, or
 A3  A receipt's place in its worker's journal is in the evidence, and the record there is about the same.
 A4  The evidence tells of no activity, and of no later attempt of one, that the history does not have.
 A5  A run that has closed is sealed with its final head.
-A6  What nothing signed speaks for is said to be unproven: how an activity without a receipt ended, the id of a run that
-    asked for nothing, the end of a run that has none, and everything that is no activity.
+A6  What nothing signed speaks for is said to be unproven (rules N of :mod:`exequatur.audit.unproven`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from exequatur.audit.activities import Activity, activities_of, seconds
 from exequatur.audit.chain import Asked, Rebuilt, rebuild
 from exequatur.audit.codec import still_encoded
 from exequatur.audit.decisions import Bundles, check_about, check_receipt, check_standing, is_local, recompute
-from exequatur.audit.evidence import Decision, EvidenceReader, RunEvidence, evidence_of
+from exequatur.audit.evidence import Decision, DecisionRecord, EvidenceReader, RunEvidence, evidence_of
 from exequatur.audit.handover import check_children, handed_seal, hands_on
 from exequatur.audit.history import RunHistory, check_events
 from exequatur.audit.proofs import Proof, Proofs, asked_by, received_by
 from exequatur.audit.report import ActivityReport, Decided, Finding, RunReport, Severity, finding
 from exequatur.audit.start import Start, read_start
 from exequatur.audit.trust import AuditTrust
+from exequatur.audit.unproven import unproven
 from exequatur.errors import PolicyError, StatementError, UnknownKeyError
 from exequatur.gate.wire import PREFIX
-from exequatur.statements.jws import Token
-from exequatur.statements.models import Receipt, RequestCore
+from exequatur.statements.models import RequestCore
 from exequatur.statements.verification import Chain, Scope
 
 DEVELOPMENT_ISSUER = "dev:"
@@ -90,7 +89,9 @@ class _Audit:
             self._found("evidence-invalid", f"In the evidence, {sentence}")
         self._decisions(proofs, start.chain)
         if start.chain is not None:
-            self._unproven(proofs)
+            receipts = [token for _, token in self._evidence.receipts]
+            vouching = (self._receivers, start.credentials)
+            self._findings += unproven(history, proofs, start.chain, receipts, vouching, named=self._named)
         self._summarise()
         grant = start.chain.grant.claims if start.chain else None
         return RunReport(
@@ -248,10 +249,11 @@ class _Audit:
             named = (claims.grant, claims.workflow_id, claims.original_run_id, claims.outcome)
             if named != (self._start.leaf, history.workflow_id, history.original_run_id, due):
                 problem = f"it says that the run {claims.outcome}, or is of another run"
-            elif claims.run_id == history.run_id and claims.seq == rebuilt.count:
-                if rebuilt.broken or rebuilt.ends_with(claims.head):
-                    self._named = True
-                    return
+            elif (claims.run_id, claims.seq) == (history.run_id, rebuilt.count) and (
+                rebuilt.broken or rebuilt.ends_with(claims.head)
+            ):
+                self._named = True
+                return
         self._found("seal-invalid", f"No seal of this run is right: {problem}")  # [A5]
 
     def _decisions(self, proofs: Sequence[Proof], chain: Chain | None) -> None:
@@ -276,6 +278,8 @@ class _Audit:
             if found is None:
                 self._stray(decision)
                 continue
+            if self._beyond(claims, found.activity):
+                self._stray(decision)
             accounted.add((id(found), claims.attempt))
             self._named = self._named or claims.run_id == self._history.run_id
             self._decision(decision, found, chain)
@@ -283,44 +287,10 @@ class _Audit:
         for proof in proofs:
             self._accounted(proof, accounted, by_place, chain)
 
-    def _unproven(self, proofs: Sequence[Proof]) -> None:
-        """A6."""
-        history = self._history
-        told: dict[tuple[str | None, int, str], Token[Receipt]] = {
-            (token.claims.request, token.claims.attempt, token.claims.outcome): token
-            for _, token in self._evidence.receipts
-        }
-        for proof in proofs:
-            if proof.receipt is None and not self._shown(proof, told):
-                self._counted["end-unproven"] += 1
-        vouched = (
-            *(proof.request.claims.run_id for proof in proofs if proof.request is not None),
-            *(proof.receipt.claims.run_id for proof in proofs if proof.receipt is not None),
-        )
-        if history.run_id not in vouched and not self._named:
-            self._found("run-id-unproven", f"Nothing that was signed names run {history.run_id}: it asked for nothing")
-        if history.outcome == "open":
-            self._found("run-open", "The history does not show an end; if the run went on, that was not audited")
-        self._found(
-            "events-unproven",
-            "No checkpoint covers this run: what no statement is about (signals, timers, children's results, the "
-            "workflow's own, the order of the last ends) is as the server says",
-        )
-
-    def _shown(self, proof: Proof, told: Mapping[tuple[str | None, int, str], Token[Receipt]]) -> bool:
-        """Whether a receipt in the evidence says that the activity's last attempt ended as the history has it."""
-        activity, chain = proof.activity, self._start.chain
-        receipt = told.get((proof.core.hash(), activity.attempt, activity.outcome)) if proof.core is not None else None
-        if receipt is None or chain is None:
-            return False
-        scope = Scope(chain.site, chain.namespace, activity.task_queue, activity.activity_type)
-        for credentials in (self._receivers, self._start.credentials):
-            try:
-                credentials.verify(receipt, "receipt", scope)
-            except StatementError:
-                continue
-            return receipt.claims.activity_id == activity.activity_id
-        return False
+    def _beyond(self, claims: DecisionRecord, activity: Activity) -> bool:
+        """Whether a decision is about an attempt after the one with which the history ends the activity."""
+        known = activity.started is not None and activity.ended is not None and not activity.local
+        return known and claims.run_id == self._history.run_id and claims.attempt > activity.attempt
 
     def _stray(self, decision: Decision) -> None:
         """A4."""
@@ -410,7 +380,6 @@ class _Audit:
             "evidence-missing": "The evidence lacks the journal records that {n} receipts name: a journal was lost, or "
             "not shipped; their decisions were not recomputed",
             "attempt-unaccounted": "The evidence has no record of {n} attempts",
-            "end-unproven": "No receipt shows how {n} activities ended; their ids, attempts and ends are as the server says",
         }
         for code, count in sorted(self._counted.items()):
             self._found(code, sentences[code].format(n=count))
