@@ -147,7 +147,7 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
         "bundle.policies[policy_id] for policy_id in decision.reasons if policy_id in bundle.policies]",
     ),
     ("E5", "policy/engine.py", "except BaseException as error:", "except ZeroDivisionError as error:"),
-    ("E6", "policy/engine.py", "(), min((info.ttl", "(), max((info.ttl"),
+    ("E6", "policy/engine.py", "ttl = min((info.ttl", "ttl = max((info.ttl"),
     (
         "I3",
         "authority/embedded.py",

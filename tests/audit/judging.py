@@ -254,9 +254,7 @@ class Tally:
         totals = (self.tried.total(), self.detected.total(), self.neutral.total(), len(self.missed))
         lines.append(f"{'all':<24}{totals[0]:>8}{totals[1]:>10}{totals[2]:>9}{totals[3]:>8}")
         if self.convicted:
-            shown_by = (
-                f"{self.convicted} of the {totals[2]} neutral ones are shown by a checkpoint to be changed,"
-            )
+            shown_by = f"{self.convicted} of the {totals[2]} neutral ones are shown by a checkpoint to be changed,"
             lines += ["", shown_by, "or are written just as the recorded run is."]
         lines += ["", "Neutral, because (with the journals, without any evidence):"]
         both = self.reasons[True] + self.reasons[False]

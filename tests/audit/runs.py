@@ -336,7 +336,6 @@ class _Recorder:
             self._one("turned-local", Local.run, by=self._turned, queue=f"{self._queue}-turned"),
             self._family(),
             self._series(),
-            self._beating("revoked", lambda handle: self._plugin.revoke(workflow=handle.id, reason="recorded")),
             self._beating("cancelled", lambda handle: handle.cancel()),
             self._beating("terminated", lambda handle: handle.terminate("recorded")),
             self._open(),
@@ -344,6 +343,8 @@ class _Recorder:
             self._tried_again(),
             self._reset(),
         )
+        # By itself: a revocation has the decisions that are under way made again.
+        await self._beating("revoked", lambda handle: self._plugin.revoke(workflow=handle.id, reason="recorded"))
 
     async def _start(self, name: str, run: Any, *args: Any, by: Client | None = None, **options: Any) -> Any:
         queue = options.pop("queue", self._queue)

@@ -14,10 +14,13 @@ from exequatur.audit.notary import Notary
 from exequatur.audit.trust import AuditTrust
 from exequatur.errors import EvidenceError
 from exequatur.lineage.checkpoint import run_origin
+from exequatur.lineage.note import COSIGNATURE, VerifierKey
 from exequatur.lineage.record import read
 from exequatur.lineage.store import EvidenceStore
 from exequatur.lineage.subject import subject_of
+from exequatur.statements.jws import type_of
 from exequatur.statements.keys import SigningKey
+from exequatur.statements.models import Request
 from tests.audit.runs import Runs
 from tests.audit.test_seals import NAME, SITE, history_of, notary, store, trust_of
 
@@ -137,3 +140,30 @@ def test_seals_in_the_records_verify_too(runs: Runs, made: Made) -> None:
         verify_proofs(proofs, notes, [own[0].replace("~", "AAAA~")], trust)
     with pytest.raises(EvidenceError, match="of workflow"):
         verify_proofs(proofs, notes, [bodies[0].decode(), bodies[1].decode()], trust)
+
+
+def test_the_grant_of_another_workflow_is_refused(runs: Runs, made: Made) -> None:
+    proofs, notes, trust = made
+    other = make_proofs(history_of(runs, "sequential"), history_of(runs, "sequential"), [])
+    for statements in (list(other.statements), [other.statements[0], *proofs["statements"][1:]]):
+        with pytest.raises(EvidenceError):
+            verify_proofs(proofs | {"statements": statements}, notes, [], trust)
+    stolen = {"inclusion": [], "consistency": [], "statements": [other.statements[0]]}
+    with pytest.raises(EvidenceError, match="its grant is for workflow"):
+        verify_proofs(proofs | stolen, [], [], trust)
+
+
+def test_a_receipt_whose_request_is_not_there_is_refused(made: Made) -> None:
+    proofs, notes, trust = made
+    requests = [text for text in proofs["statements"] if type_of(text) == Request.typ]
+    without = [text for text in proofs["statements"] if text != requests[-1]]
+    with pytest.raises(EvidenceError, match="a request that it does not hold"):
+        verify_proofs(proofs | {"statements": without}, notes, [], trust)
+
+
+def test_witnesses_that_the_reader_demands_must_have_cosigned(made: Made) -> None:
+    proofs, notes, trust = made
+    witness = VerifierKey("w1", SigningKey.generate().x, COSIGNATURE)
+    demanding = AuditTrust(trust.anchors, notaries=trust.notaries, witnesses=(witness,), threshold=1)
+    with pytest.raises(EvidenceError, match="cosigned by 0"):
+        verify_proofs(proofs, notes, [], demanding)

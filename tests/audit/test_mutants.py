@@ -17,8 +17,9 @@ PART = 0.08
 
 def test_no_unmodified_history_is_flagged(bench: Bench) -> None:
     for (name, evidence), report in bench.recorded.items():
-        # Without the journals, receipts name records that are not there; that is no violation.
-        due = (Verdict.VERIFIED,) if evidence else (Verdict.VERIFIED, Verdict.UNCHECKED)
+        # Without the journals, receipts name records that are not there; and a reset alone could hide what the run
+        # before it did. Neither is a violation.
+        due = (Verdict.VERIFIED,) if evidence and name != "reset" else (Verdict.VERIFIED, Verdict.UNCHECKED)
         assert report.verdict in due, (name, evidence, report.findings)
 
 

@@ -227,7 +227,7 @@ def test_an_event_is_proven_offline(runs: Runs, notary: Notary) -> None:
     note = notary.seal(history).run
     for event_id in (1, 6, len(history.events)):
         proof = json.dumps(prove(history, note, event_id)).encode()
-        head, event = verify_proof(proof, (notary.key,))
+        head, event = verify_proof(proof, trust_of(runs, notary.key))
         assert (head.size, event["eventId"]) == (len(history.events), str(event_id))
 
 
@@ -237,7 +237,7 @@ def test_a_proof_that_was_changed_is_refused(runs: Runs, notary: Notary) -> None
     other = prove(history, notary.seal(history).run, 7)
     for name in ("index", "leaf", "hashes"):
         with pytest.raises(EvidenceError):
-            verify_proof(json.dumps(proof | {name: other[name]}).encode(), (notary.key,))
+            verify_proof(json.dumps(proof | {name: other[name]}).encode(), trust_of(runs, notary.key))
     for wrong in (
         proof | {"version": "2"},
         proof | {"more": 1},
@@ -247,9 +247,13 @@ def test_a_proof_that_was_changed_is_refused(runs: Runs, notary: Notary) -> None
         1,
     ):
         with pytest.raises(EvidenceError):
-            verify_proof(json.dumps(wrong).encode(), (notary.key,))
+            verify_proof(json.dumps(wrong).encode(), trust_of(runs, notary.key))
     with pytest.raises(EvidenceError):
-        verify_proof(json.dumps(proof).encode(), (VerifierKey(NAME, SigningKey.generate().x),))
+        verify_proof(json.dumps(proof).encode(), trust_of(runs, VerifierKey(NAME, SigningKey.generate().x)))
+    witness = VerifierKey("w1", SigningKey.generate().x, COSIGNATURE)
+    with pytest.raises(EvidenceError, match="cosigned by 0"):
+        demanding = trust_of(runs, notary.key, witnesses=(witness,), threshold=1)
+        verify_proof(json.dumps(proof).encode(), demanding)
     for event_id in (0, 99):
         with pytest.raises(EvidenceError):
             prove(history, proof["checkpoint"], event_id)

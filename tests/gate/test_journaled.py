@@ -190,10 +190,7 @@ async def test_no_argument_result_or_detail_is_written_or_logged(
     stage: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "exequatur")
-    s = await stage(
-        PERMIT_ALL
-        + '@id("no") forbid(principal, action == Action::"reads_async", resource);'
-    )
+    s = await stage(PERMIT_ALL + '@id("no") forbid(principal, action == Action::"reads_async", resource);')
     async with s.worker([OneActivity], [act, flaky, sleeps, reads_async]):
         assert MARKER in await (await start_one(s, act, MARKER)).result()
         await (await start_one(s, flaky, MARKER, attempts=5)).result()

@@ -8,8 +8,9 @@ Rules, numbered as the code marks them:
 W1  Credentials verify (C1), and every statement is signed with the key of one that gives its role (C2 to C7).
 W2  Grant and delegations verify (G1 to G3, D1 to D6).
 W3  Each event that is named is in the tree of the largest checkpoint, and each checkpoint in that of the next.
-W4  Requests and seals are of the workflow that the document names.
-W5  A checkpoint is signed by a notary that the reader trusts, and is of this run.
+W4  The grant is for the workflow that the document names, requests and seals stand on it, receipts are for those.
+W5  A checkpoint is of this run and signed by a notary that the reader trusts; as many witnesses as the reader demands
+    have cosigned the largest.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from exequatur.audit.leaves import leaf, tree_of
 from exequatur.audit.trust import AuditTrust
 from exequatur.errors import ConfigurationError, EvidenceError, StatementError
 from exequatur.gate.wire import read_activity_header, read_start_header
-from exequatur.lineage import checkpoint as checkpoints
-from exequatur.lineage.checkpoint import Checkpoint, run_origin
+from exequatur.lineage import note as notes_of
+from exequatur.lineage.checkpoint import Checkpoint, run_origin, verify_checkpoint
 from exequatur.lineage.merkle import leaf_hash, verify_consistency, verify_inclusion
 from exequatur.statements.encoding import from_base64url, to_base64url
 from exequatur.statements.jws import Token, parse, type_of
@@ -112,8 +113,13 @@ class Verified:
     sizes: tuple[int, ...]
 
 
-def origin_of(history: RunHistory) -> str | None:
-    """The name of a run's log, from the grant that it says it was started with."""
+def origin_of(history: RunHistory, run_id: str | None = None) -> str | None:
+    """The name of a run's log, from the grant that it says it was started with.
+
+    Args:
+        history: The run.
+        run_id: Another run of the same workflow.
+    """
     try:
         tokens = read_start_header(dict(history.started.header.fields))
         aud = parse(tokens[0], Grant).claims.aud if tokens else None
@@ -122,7 +128,7 @@ def origin_of(history: RunHistory) -> str | None:
     if aud is None:
         return None
     site, _, namespace = aud.rpartition("/")
-    return run_origin(site, namespace, history.workflow_id, history.run_id)
+    return run_origin(site, namespace, history.workflow_id, run_id or history.run_id)
 
 
 def make_proofs(
@@ -242,6 +248,7 @@ def _verify_statements(tokens: Sequence[str], proofs: Proofs, trust: AuditTrust)
     chain = verify_chain(grants[0], by_type.get(Delegation.typ, ()), credentials, trust.anchors, aud=None)  # [W2]
     scope = Scope(chain.site, namespace=chain.namespace)
     count = 1
+    tokens_of: dict[str, list[Any]] = {}
     for typ, texts in by_type.items():
         if typ not in _ROLES:
             raise EvidenceError(f"it holds a {typ}, which is no statement of this version")
@@ -249,20 +256,52 @@ def _verify_statements(tokens: Sequence[str], proofs: Proofs, trust: AuditTrust)
         for text in texts:
             token: Token[Any] = parse(text, kind)
             credentials.verify(token, role, scope)  # [W1]
-            if isinstance(token.claims, Request | Seal) and token.claims.workflow_id != proofs.workflow_id:  # [W4]
-                raise EvidenceError(f"it holds a {typ} of workflow {token.claims.workflow_id}")
+            tokens_of.setdefault(typ, []).append(token.claims)
             count += 1
+    _check_belonging(tokens_of, proofs, chain)
     return chain, count
+
+
+def _check_belonging(claims: Mapping[str, Sequence[Any]], proofs: Proofs, chain: Chain) -> None:
+    """W4."""
+    if chain.authorization.workflow_id != proofs.workflow_id:  # [W4]
+        raise EvidenceError(f"its grant is for workflow {chain.authorization.workflow_id}, not {proofs.workflow_id}")
+    for each in (*claims.get(Request.typ, ()), *claims.get(Seal.typ, ())):
+        if (each.workflow_id, each.grant) != (proofs.workflow_id, chain.leaf.digest):  # [W4]
+            raise EvidenceError(f"it holds a statement of workflow {each.workflow_id}, or under another grant")
+    asked = {each.jti for each in claims.get(Request.typ, ())}
+    for receipt in claims.get(Receipt.typ, ()):
+        core = receipt.core
+        own = core is not None and (core.workflow_id, core.grant) == (proofs.workflow_id, chain.leaf.digest)
+        if receipt.request not in asked and not (own and core is not None and receipt.request == core.hash()):  # [W4]
+            raise EvidenceError("it holds a receipt for a request that it does not hold")
+
+
+def verify_note(note: str, trust: AuditTrust, *, demanding: bool = True) -> Checkpoint:
+    """Verify a checkpoint as the trust file demands it.
+
+    Args:
+        note: The signed note.
+        trust: Names notaries, witnesses and how many are demanded.
+        demanding: Whether witnesses are demanded of this one.
+
+    Raises:
+        EvidenceError: No trusted notary has signed it, or too few witnesses have cosigned.
+    """
+    notary = next((key for key in trust.notaries if notes_of.bodies_by(notes_of.parse(note), key)), None)
+    if notary is None:
+        raise EvidenceError("a checkpoint is by a notary that the trust file does not name")
+    threshold = trust.threshold if demanding else 0
+    return verify_checkpoint(note, notary=notary, witnesses=trust.witnesses, threshold=threshold).checkpoint
 
 
 def _verify_checkpoints(proofs: Proofs, notes: Sequence[str], chain: Chain, trust: AuditTrust) -> set[int]:
     """W3 and W5."""
     origin = run_origin(chain.site, chain.namespace, proofs.workflow_id, proofs.run_id)
     heads: dict[int, Checkpoint] = {}
-    for note in notes:
-        if _head(note).origin != origin:
-            continue  # that of another run, or of the namespace
-        head = checkpoints.verify(note, trust.notaries)  # [W5]
+    mine = [note for note in notes if _head(note).origin == origin]  # not of another run, or of the namespace
+    for note in mine:
+        head = verify_note(note, trust, demanding=_head(note).size == max(_head(each).size for each in mine))  # [W5]
         if heads.setdefault(head.size, head) != head:
             raise EvidenceError(f"two checkpoints at {head.size} events contradict each other")
     if not heads:

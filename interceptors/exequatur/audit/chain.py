@@ -16,13 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from exequatur.lineage.chain import fold
 
+_MAX_WORK = 400_000
+"""Hashes that a search may cost, about two seconds; an untouched run needs two for each request and receipt."""
 _MAX_STATES = 20_000
-"""Bounds the search for withdrawn requests: some 300 receipts times 64 types, or three in a row with less."""
-_MAX_PREFIX = 4096
-"""Receipts that are tried as seen before a local activity; more are not in flight in one run."""
+"""Ways that requests may have been withdrawn which are followed at a time, the likeliest first: a workflow that asks
+again has seen the receipts that are there."""
+_MAX_MISSING = 4096
+"""Requests that are looked for; more than a few are never withdrawn."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,26 @@ class Broken:
     event_id: int | None
 
 
-@dataclass
+@dataclass(frozen=True)
 class _State:
-    """A head that the chain may have, and the receipts that were folded on the way to it."""
+    """A head that the chain may have, and how many of the receipts that are left were folded on the way to it."""
 
     head: str
-    folded: frozenset[int] = frozenset()
+    count: int = 0
+
+
+class _Exhausted(Exception):
+    """The search has cost what it may."""
+
+
+@dataclass
+class _Work:
+    left: int = _MAX_WORK
+
+    def spend(self, hashes: int = 1) -> None:
+        self.left -= hashes
+        if self.left < 0:
+            raise _Exhausted
 
 
 @dataclass
@@ -68,17 +86,24 @@ class Rebuilt:
         count: The highest number of a request.
         broken: L1 to L4.
         withdrawn: Numbers of requests that left no event.
+        given_up: The search was ended before it was known whether the chain holds.
     """
 
     count: int = 0
     broken: list[Broken] = field(default_factory=list)
     withdrawn: list[int] = field(default_factory=list)
+    given_up: bool = False
     _states: list[_State] = field(default_factory=list)
     _left: dict[int, str] = field(default_factory=dict)
+    _work: _Work = field(default_factory=_Work)
 
     def ends_with(self, head: str) -> bool:
         """L5: whether the run may have been sealed with this head."""
-        return any(reached == head for state in self._states for reached, _ in _prefixes(state, self._left))
+        try:
+            return _prefix_with(self._states, head, self._left, self.count + 1, self._work) is not None
+        except _Exhausted:
+            self.given_up = True
+            return False
 
 
 def rebuild(
@@ -109,74 +134,101 @@ def rebuild(
             latest = each
         if by_seq.setdefault(each.seq, each) is not each:  # [L1]
             result.broken.append(Broken(f"Request {each.seq} is there twice", each.event_id))
-    digests = dict(received)
-    left = dict(received)
-    states = [_State(genesis)]
     result.count = max([*by_seq, sealed or 0], default=0)
-    if result.count > len(by_seq) + _MAX_PREFIX:
+    if result.count > len(by_seq) + _MAX_MISSING:
         result.broken.append(Broken(f"Most of the {result.count} requests are missing", None))
         return result
+    try:
+        _follow(result, genesis, by_seq, received, core_of, types)
+    except _Exhausted:
+        result.given_up = True
+    return result
+
+
+def _follow(
+    result: Rebuilt,
+    genesis: str,
+    by_seq: Mapping[int, Asked],
+    received: Sequence[tuple[int, str]],
+    core_of: Callable[[int, str, str], str],
+    types: Sequence[str],
+) -> None:
+    """Follow the chain from its beginning.
+
+    Raises:
+        _Exhausted: It was too much to search.
+    """
+    digests, left, cut = dict(received), dict(received), False
+    states = [_State(genesis)]
     for seq in range(1, result.count + 1):
         known = by_seq.get(seq)
         if known is None:  # [L4]
-            states = _withdrawn(states, left, seq, core_of, types)
+            states, cut = _withdrawn(states, left, seq, core_of, types, result._work)
             result.withdrawn.append(seq)
             continue
-        reached, problem = _reach(states, known, digests, left)
+        reached, seen, problem = _reach(states, known, digests, left, result._work)
         if reached is None:  # [L1]
+            if cut and problem is None:
+                raise _Exhausted
             gap = result.withdrawn and result.withdrawn[-1] == seq - 1
             before = f"request {seq - 1} is missing, and request {seq} does not" if gap else f"Request {seq} does not"
             sentence = problem or f"{before[:1].upper()}{before[1:]} follow from what the history has before it"
             result.broken.append(Broken(sentence, known.event_id))
             reached = _State(known.prev)
-            if known.seen is not None:
-                reached = _State(known.prev, frozenset(known.seen))
-        for number in reached.folded:
+        for number in (*islice(left, reached.count), *seen):
             left.pop(number, None)
-        states = [_State(fold(known.prev, "request", known.core))]
+        states, cut = [_State(fold(known.prev, "request", known.core))], False
     result._states, result._left = states, left
-    return result
 
 
 def _reach(
-    states: Sequence[_State], known: Asked, digests: Mapping[int, str], left: Mapping[int, str]
-) -> tuple[_State | None, str | None]:
-    """The state in which the head is the one that the request names."""
+    states: Sequence[_State],
+    known: Asked,
+    digests: Mapping[int, str],
+    left: Mapping[int, str],
+    work: _Work,
+) -> tuple[_State | None, frozenset[int], str | None]:
+    """The state in which the head is the one that the request names, and what it says that it had seen since."""
     if known.seen is None:  # [L3]
-        for state in states:
-            for head, folded in _prefixes(state, left):
-                if head == known.prev:
-                    return _State(head, folded), None
-        return None, None
+        return _prefix_with(states, known.prev, left, known.seq, work), frozenset(), None
+    seen = frozenset(known.seen)
     missing = [number for number in known.seen if number not in digests]
     if missing:  # [L2]
-        return (
-            None,
-            f"Request {known.seq} has seen the receipt of request {missing[0]}, which the history does not have",
-        )
-    repeated = [number for number in known.seen if number not in left]
-    if repeated or len(set(known.seen)) != len(known.seen):
-        return None, f"Request {known.seq} has seen a receipt a second time"
+        sentence = f"Request {known.seq} has seen the receipt of request {missing[0]}, which the history does not have"
+        return None, seen, sentence
+    if len(seen) != len(known.seen) or any(number not in left for number in seen):
+        return None, seen, f"Request {known.seq} has seen a receipt a second time"
     for state in states:
         head = state.head
+        work.spend(len(known.seen))
         for number in known.seen:
             head = fold(head, "receipt", digests[number])
         if head == known.prev:
-            return _State(head, state.folded | set(known.seen)), None
-    return None, None
+            return state, seen, None
+    return None, seen, None
 
 
-def _prefixes(state: _State, left: Mapping[int, str]) -> Iterator[tuple[str, frozenset[int]]]:
-    """The heads that folding the first receipts that are left gives, beginning with none."""
-    head, folded = state.head, set(state.folded)
-    yield head, frozenset(folded)
-    for count, (number, receipt) in enumerate(left.items()):
-        if count >= _MAX_PREFIX:
+def _prefixes(state: _State, left: Mapping[int, str], seq: int, work: _Work) -> Iterator[_State]:
+    """The states that folding the first receipts that are left gives, beginning with none.
+
+    Before a request was made, the workflow cannot have seen its receipt or that of a later one.
+    """
+    yield state
+    head = state.head
+    for count, (number, receipt) in enumerate(islice(left.items(), state.count, None), state.count + 1):
+        if number >= seq:
             return
-        if number not in state.folded:
-            head = fold(head, "receipt", receipt)
-            folded.add(number)
-            yield head, frozenset(folded)
+        work.spend()
+        head = fold(head, "receipt", receipt)
+        yield _State(head, count)
+
+
+def _prefix_with(states: Sequence[_State], head: str, left: Mapping[int, str], seq: int, work: _Work) -> _State | None:
+    for state in states:
+        for reached in _prefixes(state, left, seq, work):
+            if reached.head == head:
+                return reached
+    return None
 
 
 def _withdrawn(
@@ -185,12 +237,16 @@ def _withdrawn(
     seq: int,
     core_of: Callable[[int, str, str], str],
     types: Sequence[str],
-) -> list[_State]:
+    work: _Work,
+) -> tuple[list[_State], bool]:
+    """The states after a request that is missing, and whether there were more than are followed."""
     found: list[_State] = []
     for state in states:
-        for head, folded in _prefixes(state, {number: text for number, text in left.items() if number < seq}):
+        for reached in reversed(list(_prefixes(state, left, seq, work))):
             for activity_type in types:
                 if len(found) >= _MAX_STATES:
-                    return found
-                found.append(_State(fold(head, "request", core_of(seq, activity_type, head)), folded))
-    return found
+                    return found, True
+                work.spend(2)
+                core = core_of(seq, activity_type, reached.head)
+                found.append(_State(fold(reached.head, "request", core), reached.count))
+    return found, False

@@ -32,16 +32,15 @@ _OURS = {START_HEADER: b"json/plain", ACTIVITY_HEADER: b"binary/plain"}
 
 def still_encoded(history: RunHistory) -> bool:
     """Whether our headers are in a codec's form, so that nothing in them can be read."""
-    fields = history.started.header.fields
-    return any(
-        name in fields and fields[name].metadata.get("encoding") != encoding for name, encoding in _OURS.items()
-    ) or any(
-        payload.metadata.get("encoding") != _OURS[ACTIVITY_HEADER]
+    headers = [history.started.header.fields]
+    headers += [
+        event.activity_task_scheduled_event_attributes.header.fields
         for event in history.events
         if event.HasField("activity_task_scheduled_event_attributes")
-        for name, payload in event.activity_task_scheduled_event_attributes.header.fields.items()
-        if name == ACTIVITY_HEADER
-    )
+    ]
+    ours = [(name, fields[name]) for fields in headers for name in _OURS if name in fields]
+    # All of them: one that was relabelled must not keep the others from being checked.
+    return bool(ours) and all(payload.metadata.get("encoding") != _OURS[name] for name, payload in ours)
 
 
 async def decoded(history: RunHistory, converter: DataConverter, *, namespace: str = "default") -> RunHistory:

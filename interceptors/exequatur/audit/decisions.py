@@ -13,18 +13,21 @@ D4  The receipt that names its place says the same of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from exequatur.audit.evidence import Decision, DecisionRecord, EvidenceReader, RunEvidence, facts_of
+from exequatur.audit.activities import seconds
+from exequatur.audit.evidence import Decision, DecisionRecord, EvidenceReader, facts_of
 from exequatur.audit.history import RunHistory
 from exequatur.audit.proofs import Proof
-from exequatur.audit.start import LEEWAY
+from exequatur.audit.start import LEEWAY, SCHEDULE_BOUND
 from exequatur.errors import PolicyError
 from exequatur.gate.attempt import NO_ARGUMENTS, OWN_ACTIONS, RESET_ACTION
+from exequatur.gate.revocations import Revocation
 from exequatur.identity.principal import UNAUTHENTICATED, Principal
+from exequatur.lineage.record import Record
 from exequatur.policy.arguments import Conversion
 from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.engine import Verdict, decide
@@ -36,6 +39,7 @@ from exequatur.statements.verification import Chain
 MAX_BEHIND = 10.0
 """Seconds that a gate may be behind the revocation feed: it refuses to decide when it has not read it for five."""
 
+Revoked = Sequence[tuple[Record, Revocation]]
 Wrong = Callable[[str, str], None]
 """Takes a finding's code and its sentence."""
 
@@ -147,9 +151,25 @@ def is_local(decision: Decision) -> bool:
     return _told(facts, "activity", "local") is True
 
 
-def check_standing(decision: Decision, chain: Chain | None, evidence: RunEvidence, wrong: Wrong) -> None:
-    """D2: an allow against the grant's times and what had been revoked."""
+def check_standing(
+    decision: Decision, proof: Proof, chain: Chain | None, revocations: Revoked, vouched: frozenset[str], wrong: Wrong
+) -> None:
+    """D2: an allow against the grant's times and what had been revoked.
+
+    Args:
+        decision: The record.
+        proof: Of the activity that it is about.
+        chain: The run's grant; ``None`` in an ungoverned run.
+        revocations: What logs knew to be revoked.
+        vouched: The logs that a worker's signature names.
+        wrong: Told what contradicts.
+    """
     claims, at = decision.claims, decision.record.at
+    activity = proof.activity
+    if activity.started is not None and not activity.local and claims.attempt == activity.attempt:
+        started = seconds(activity.started)
+        if abs(started - at) > SCHEDULE_BOUND:
+            wrong("decision-contradicts", "the server says that it started at another time than it was decided at")
     if claims.decision != "allow":
         return
     moment = _moment(claims)
@@ -161,11 +181,16 @@ def check_standing(decision: Decision, chain: Chain | None, evidence: RunEvidenc
         subject["grant"] = grant.jti
         if at >= chain.expires or at + LEEWAY < max(grant.nbf, grant.iat):  # [D2]
             wrong("grant-expired", "it was allowed when the grant had not begun or had ended")
-    for record, revocation in evidence.revocations:
+    for record, revocation in revocations:
         known = record.log_id == decision.record.log_id and record.index < decision.record.index
         if revocation.revokes(subject) and (known or revocation.at + MAX_BEHIND < at):  # [D2]
-            wrong("grant-revoked", f"it was allowed although it had been revoked: {revocation.reason}")
-            return
+            if record.log_id in vouched:
+                wrong("grant-revoked", f"it was allowed although it had been revoked: {revocation.reason}")
+                return
+            wrong(
+                "evidence-unvouched",
+                "a journal says that it had been revoked, and no worker has signed for that journal",
+            )
 
 
 def _moment(claims: Any) -> float | None:

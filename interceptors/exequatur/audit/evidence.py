@@ -71,7 +71,7 @@ class RunEvidence:
         seals: Seals; there are several if the workflow task that closed the run was tried again.
         credentials: Those that came with seals.
         revocations: What each log knew to be revoked, with its place.
-        places: Every record by log and index.
+        places: Every record by log, index and head.
         invalid: What is wrong with records, a sentence each.
     """
 
@@ -80,7 +80,7 @@ class RunEvidence:
     seals: list[tuple[Record, Token[Seal]]] = field(default_factory=list)
     credentials: list[str] = field(default_factory=list)
     revocations: list[tuple[Record, Revocation]] = field(default_factory=list)
-    places: dict[tuple[str, int], Record] = field(default_factory=dict)
+    places: dict[tuple[str, int, str], Record] = field(default_factory=dict)
     invalid: list[str] = field(default_factory=list)
 
 
@@ -114,7 +114,7 @@ def evidence_of(reader: EvidenceReader, workflow_id: str, run_ids: frozenset[str
         if not sound:  # [V1]
             found.invalid.append(f"{place} does not follow from those before it")
             continue
-        found.places[record.log_id, record.index] = record
+        found.places[record.log_id, record.index, record.head] = record
         try:
             _sort(found, record)
         except (StatementError, ValidationError, ValueError):

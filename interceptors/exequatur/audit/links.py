@@ -1,4 +1,4 @@
-"""Which runs belong to a run: those before and after it, its parent and its children."""
+"""Which runs belong to a run: those before and after it, those that it was reset from, its parent and its children."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ def linked(history: RunHistory, namespace: str | None = None) -> Iterator[tuple[
         namespace: Where it is; parents and children elsewhere are left out. Without it they are not.
     """
     started = history.started
+    for _, base, _ in history.resets:
+        yield history.workflow_id, base
 
     def here(name: str) -> bool:
         return namespace is None or name in ("", namespace)

@@ -24,8 +24,10 @@ from typing import Any
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from exequatur.audit.bundle import verify_note
 from exequatur.audit.history import RunHistory, of_events
 from exequatur.audit.leaves import leaf, settled, tree_of
+from exequatur.audit.trust import AuditTrust
 from exequatur.errors import EvidenceError, ExequaturError
 from exequatur.lineage import checkpoint as checkpoints
 from exequatur.lineage.checkpoint import Checkpoint, head_leaf, namespace_origin, run_origin
@@ -219,12 +221,12 @@ def prove(history: RunHistory, note: str, event_id: int) -> dict[str, Any]:
     }
 
 
-def verify_proof(data: bytes, notaries: tuple[VerifierKey, ...]) -> tuple[Checkpoint, dict[str, Any]]:
+def verify_proof(data: bytes, trust: AuditTrust) -> tuple[Checkpoint, dict[str, Any]]:
     """Verify an inclusion proof.
 
     Args:
         data: JSON as :func:`prove` makes it.
-        notaries: The keys that count.
+        trust: Names the notaries and witnesses that count.
 
     Returns:
         The checkpoint and the event that it covers.
@@ -244,6 +246,6 @@ def verify_proof(data: bytes, notaries: tuple[VerifierKey, ...]) -> tuple[Checkp
         note = str(proof["checkpoint"])
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise EvidenceError(f"the proof cannot be read: {error}") from None
-    head = checkpoints.verify(note, notaries)
+    head = verify_note(note, trust)
     verify_inclusion(leaf_hash(text), proof["index"], head.size, hashes, head.root)
     return head, event

@@ -9,6 +9,7 @@ Q2  It stands on the grant that the run was started with, and was made by the ru
 Q3  Every result has a receipt by a credentialed worker for that request and result (P1 to P7), unless the grant lets
     the task queue leave it out.
 Q4  A receipt repeats the request's digest, the activity's id and type, its attempt and its run.
+Q6  A local activity is one that the grant allows, and ran where the workflow did: its worker may make requests.
 Q5  A failure that claims to be the gate's carries a receipt of the worker that says the same.
 """
 
@@ -192,18 +193,16 @@ class Proofs:
             self.wrong("receipt-invalid", "its receipt does not repeat the request, which is not recorded", activity)
             return
         if self._made_here(claims.core, activity):
-            proof.core = claims.core
             self._receipt(proof, packed, claims.core, claims.args)
+            if proof.folded is not None:  # believed only now: what nobody has signed names no request
+                proof.core = claims.core
         else:
             self.wrong("receipt-invalid", "its receipt repeats a request of another run or activity", activity)
 
     def _made_here(self, core: RequestCore, activity: Activity) -> bool:
-        return (core.grant, core.workflow_id, core.original_run_id, core.activity_type) == (
-            self._start.leaf,
-            self._history.workflow_id,
-            self._history.original_run_id,
-            activity.activity_type,
-        )
+        named = (core.grant, core.workflow_id, core.original_run_id, core.activity_type)
+        own = (self._start.leaf, self._history.workflow_id, self._history.original_run_id, activity.activity_type)
+        return named == own and matches(activity.activity_type, self._chain.authorization.activities)
 
     def _receipt(self, proof: Proof, packed: bytes, core: RequestCore, local_args: str | None) -> None:
         """Q3 and Q4."""
@@ -213,6 +212,8 @@ class Proofs:
             receipt = verify_receipt(  # [Q3]
                 packed, core, result, self.receivers, self._scope(activity), local_args=local_args
             )
+            if activity.local:  # [Q6]
+                self.receivers.verify(receipt, "request", self._scope(activity))
         except UnknownKeyError:
             raise
         except StatementError as error:

@@ -5,6 +5,7 @@ Rules, numbered as the code marks them:
 K1  A checkpoint counts if a notary of the trust file has signed it; another one is not checked, and that is said.
 K2  It is of this run, and the events that it covers give its root.
 K3  As many witnesses as the trust file demands have cosigned it.
+K5  What was signed of a run that this one says it was reset from is in that run's own history.
 K4  A witness's time bounds the events from above: none of those covered may be dated later.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from exequatur.audit.activities import seconds
-from exequatur.audit.bundle import origin_of
+from exequatur.audit.bundle import origin_of, verify_note
 from exequatur.audit.evidence import EvidenceReader
 from exequatur.audit.history import RunHistory
 from exequatur.audit.leaves import tree_of
@@ -108,10 +109,32 @@ def with_checkpoints(
     """
     origin = origin_of(plain)
     notes = evidence.checkpoints(origin) if origin is not None else ()
+    for base in sorted(plain.run_ids - {plain.run_id}):
+        # A reset is the server's word: what was signed of the run that it says it was reset from must be looked at.
+        other = origin_of(plain, base)
+        if other is not None and (before := evidence.checkpoints(other)):
+            report = _check_base(report, recorded, base, before, trust)
     if not notes and trust.threshold:  # [K3]
         missing = finding("witnesses-missing", f"There is no checkpoint; {trust.threshold} witnesses are demanded")
         return report.model_copy(update={"findings": (*report.findings, missing)})
     return check_checkpoints(report, recorded, notes, trust, origin)
+
+
+def _check_base(
+    report: RunReport, recorded: RunHistory, base: str, signed: Iterable[str], trust: AuditTrust
+) -> RunReport:
+    """K5."""
+    for note in signed:
+        try:
+            head = verify_note(note, trust, demanding=False)
+        except (EvidenceError, ConfigurationError):
+            continue  # said where that run is audited
+        ends = [event_id for event_id, before, _ in recorded.resets if before == base]
+        shared = (ends or [recorded.resets[0][0]])[0] - 1
+        if head.size > shared:  # [K5]
+            sentence = f"Run {base} went further than this history shows; audit its own history, too"
+            return report.model_copy(update={"findings": (*report.findings, finding("base-cut", sentence))})
+    return report
 
 
 def _signer(note: str, notaries: Iterable[VerifierKey]) -> VerifierKey | None:

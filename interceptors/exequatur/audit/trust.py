@@ -3,6 +3,7 @@
 It is a JWK set (RFC 7517) as the authority keeps it in ``trust.jwks``, with these members besides:
 
 ``ungoverned``  workflow types that may run without a grant, as shell patterns
+``observed``    activity types that workers may only observe although the grant demands enforcement, as shell patterns
 ``notaries``    verifier keys (C2SP signed-note) of those whose checkpoints count
 ``witnesses``   verifier keys of those whose cosignatures count
 ``threshold``   how many witnesses must have cosigned a checkpoint; 0 when it is left out
@@ -29,6 +30,7 @@ MAX_BYTES = 4 * 1024 * 1024
 class _Document(Part):
     keys: list[dict[str, object]]
     ungoverned: tuple[str, ...] = ()
+    observed: tuple[str, ...] = ()
     notaries: tuple[str, ...] = ()
     witnesses: tuple[str, ...] = ()
     threshold: Annotated[int, Field(ge=0)] = 0
@@ -40,6 +42,7 @@ class AuditTrust:
     Args:
         anchors: The authority's keys.
         ungoverned: See above.
+        observed: See above.
         notaries: See above.
         witnesses: See above.
         threshold: See above.
@@ -50,12 +53,14 @@ class AuditTrust:
         anchors: TrustStore,
         *,
         ungoverned: tuple[str, ...] = (),
+        observed: tuple[str, ...] = (),
         notaries: tuple[VerifierKey, ...] = (),
         witnesses: tuple[VerifierKey, ...] = (),
         threshold: int = 0,
     ) -> None:
         self.anchors = anchors
         self.ungoverned = ungoverned
+        self.observed = observed
         self.notaries = notaries
         self.witnesses = witnesses
         self.threshold = threshold
@@ -63,6 +68,10 @@ class AuditTrust:
     def exempts(self, workflow_type: str) -> bool:
         """Whether a workflow of this type may run without a grant."""
         return matches(workflow_type, self.ungoverned)
+
+    def observes(self, activity_type: str) -> bool:
+        """Whether an activity of this type may run although the gate said no."""
+        return matches(activity_type, self.observed)
 
 
 def read_trust(path: Path) -> AuditTrust:
@@ -94,5 +103,10 @@ def read_trust(path: Path) -> AuditTrust:
     except (EvidenceError, ConfigurationError, ValueError) as error:
         raise EvidenceError(f"{path}: {error}") from None
     return AuditTrust(
-        anchors, ungoverned=document.ungoverned, notaries=notaries, witnesses=witnesses, threshold=document.threshold
+        anchors,
+        ungoverned=document.ungoverned,
+        observed=document.observed,
+        notaries=notaries,
+        witnesses=witnesses,
+        threshold=document.threshold,
     )

@@ -11,7 +11,10 @@ A2  Every attempt that the history tells of has its decision in the evidence, or
 A3  A receipt's place in its worker's journal is in the evidence, and the record there is about the same.
 A4  The evidence tells of no activity, and of no later attempt of one, that the history does not have.
 A5  A run that has closed is sealed with its final head.
+A8  What journals hold counts against a run only where a worker's signature vouches for it.
 A6  What nothing signed speaks for is said to be unproven (rules N of :mod:`exequatur.audit.unproven`).
+A7  A reset is the server's word, and could hide what came after it: something signed names the run that goes on, and
+    the run that was reset is to be audited, too, if the evidence knows more of it.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from exequatur.audit.activities import Activity, activities_of, seconds
 from exequatur.audit.chain import Asked, Rebuilt, rebuild
@@ -34,7 +38,8 @@ from exequatur.audit.trust import AuditTrust
 from exequatur.audit.unproven import unproven
 from exequatur.errors import PolicyError, StatementError, UnknownKeyError
 from exequatur.gate.wire import PREFIX
-from exequatur.statements.models import RequestCore
+from exequatur.statements.jws import Token
+from exequatur.statements.models import Receipt, RequestCore, Role, Seal
 from exequatur.statements.verification import Chain, Scope
 
 DEVELOPMENT_ISSUER = "dev:"
@@ -71,6 +76,12 @@ class _Audit:
         self._decided: dict[int, list[Decided]] = {}
         self._counted: Counter[str] = Counter()
         self._receivers = self._start.credentials
+        self._known_places = {place[:2] for place in self._evidence.places}
+        self._receipts: list[Token[Receipt]] = []
+        self._seals: list[Token[Seal]] = []
+        self._vouched: frozenset[str] = frozenset()
+        self._bases: set[str] = set()
+        """Runs before a reset that the evidence knows more of."""
         self._named = False
         """Whether a seal or a journal's record vouches for the run's id."""
 
@@ -88,8 +99,9 @@ class _Audit:
         for sentence in self._evidence.invalid:
             self._found("evidence-invalid", f"In the evidence, {sentence}")
         self._decisions(proofs, start.chain)
+        self._check_resets(proofs)
         if start.chain is not None:
-            receipts = [token for _, token in self._evidence.receipts]
+            receipts = self._receipts
             vouching = (self._receivers, start.credentials)
             self._findings += unproven(history, proofs, start.chain, receipts, vouching, named=self._named)
         self._summarise()
@@ -175,8 +187,29 @@ class _Audit:
                 finding("run-reset", f"The run is a reset, says the server, of run {base}", event_id=event_id)
             )
         self._findings += check_children(history, start, chain)
+        self._believe(proofs, chain)
         self._chain(proofs, chain)
         return proofs
+
+    def _believe(self, proofs: Sequence[Proof], chain: Chain) -> None:
+        """A8: which statements of the journals a worker has signed, and which journals those vouch for."""
+        for text in self._evidence.credentials:
+            # One that does not verify vouches for nothing.
+            with suppress(StatementError):
+                self._start.credentials.add(text)
+        scope = Scope(chain.site, namespace=chain.namespace)
+
+        def signed(token: Token[Any], role: Role) -> bool:
+            for held in (self._receivers, self._start.credentials):
+                with suppress(StatementError):
+                    held.verify(token, role, scope)
+                    return True
+            return False
+
+        self._receipts = [token for _, token in self._evidence.receipts if signed(token, "receipt")]  # [A8]
+        self._seals = [token for _, token in self._evidence.seals if signed(token, "seal")]  # [A8]
+        told = [*self._receipts, *(proof.receipt for proof in proofs if proof.receipt is not None)]
+        self._vouched = frozenset(token.claims.log.id for token in told if token.claims.log is not None)
 
     def _chain(self, proofs: Sequence[Proof], chain: Chain) -> None:
         history, leaf = self._history, self._start.leaf
@@ -194,12 +227,12 @@ class _Audit:
         asked = list(asked_by(proofs))
         known = {each.seq for each in asked}
         # A local activity that failed left its request in the journal only.
-        for _, receipt in self._evidence.receipts:
+        for receipt in self._receipts:
             core = receipt.claims.core
             if core is not None and core.seq not in known and core.original_run_id == history.original_run_id:
                 known.add(core.seq)
                 asked.append(Asked(core.seq, core.hash(), core.prev, None, None))
-        seals = [token.claims for _, token in self._evidence.seals if token.claims.run_id == history.run_id]
+        seals = [token.claims for token in self._seals if token.claims.run_id == history.run_id]
         types = sorted(
             {proof.activity.activity_type for proof in proofs}
             | {decision.claims.activity_type for decision in self._evidence.decisions}
@@ -208,6 +241,8 @@ class _Audit:
         rebuilt = rebuild(self._start.genesis, asked, received_by(proofs), core_of, types, sealed)
         for broken in rebuilt.broken:
             self._findings.append(finding("chain-broken", broken.sentence, event_id=broken.event_id))
+        if rebuilt.given_up:
+            self._found("chain-unchecked", "Too many requests are missing to find out whether they were withdrawn")
         for seq in rebuilt.withdrawn:
             self._found("request-withdrawn", f"Request {seq} left no event in the history")
         self._seal(rebuilt, chain)
@@ -216,10 +251,11 @@ class _Audit:
         """A5."""
         history = self._history
         due = _CLOSES_AS.get(history.outcome)
-        seals = [token for _, token in self._evidence.seals if token.claims.run_id == history.run_id]
-        if history.outcome == "open":
+        seals = [token for token in self._seals if token.claims.run_id == history.run_id]
+        if history.outcome == "open" or (due is None and seals):
             if seals:
-                self._found("history-cut", "The evidence has a seal of this run, and the history does not close it")
+                told = f"The evidence has a seal of this run, which {seals[0].claims.outcome}"
+                self._found("history-cut", f"{told}, and in the history it is {history.outcome}")
             return
         if hands_on(history.events[-1]):
             try:
@@ -230,13 +266,13 @@ class _Audit:
             except StatementError as error:
                 self._found("seal-invalid", str(error))
                 return
-        if due is None or not seals:
+        unsigned = [token for _, token in self._evidence.seals if token.claims.run_id == history.run_id]
+        if not seals and unsigned:
+            self._found("evidence-unvouched", "The evidence has a seal of this run that no worker has signed")
+            return
+        if not seals:
             self._found("seal-missing", "The evidence has no seal of this run, so its end rests on the history alone")
             return
-        for text in self._evidence.credentials:
-            # One that does not verify vouches for nothing.
-            with suppress(StatementError):
-                self._start.credentials.add(text)
         problem = "its head is not the one that the history gives"
         for token in seals:
             claims = token.claims
@@ -250,7 +286,7 @@ class _Audit:
             if named != (self._start.leaf, history.workflow_id, history.original_run_id, due):
                 problem = f"it says that the run {claims.outcome}, or is of another run"
             elif (claims.run_id, claims.seq) == (history.run_id, rebuilt.count) and (
-                rebuilt.broken or rebuilt.ends_with(claims.head)
+                rebuilt.broken or rebuilt.given_up or rebuilt.ends_with(claims.head)
             ):
                 self._named = True
                 return
@@ -274,7 +310,9 @@ class _Audit:
             if found is None and (key is None or is_local(decision)):
                 found = of_id.get(claims.activity_id)
             if claims.run_id != self._history.run_id and (found is None or not _same(decision, found)):
-                continue  # of a run that this one was reset from, after the point that it was reset to
+                # Of a run that this one was reset from, after the point that it was reset to; or the reset is made up.
+                self._bases.add(claims.run_id or "")
+                continue
             if found is None:
                 self._stray(decision)
                 continue
@@ -283,9 +321,24 @@ class _Audit:
             accounted.add((id(found), claims.attempt))
             self._named = self._named or claims.run_id == self._history.run_id
             self._decision(decision, found, chain)
-        by_place = {(each.record.log_id, each.record.index): each for each in self._evidence.decisions}
+        by_place = {
+            (each.record.log_id, each.record.index, each.record.head): each for each in self._evidence.decisions
+        }
         for proof in proofs:
             self._accounted(proof, accounted, by_place, chain)
+
+    def _check_resets(self, proofs: Sequence[Proof]) -> None:
+        """A7."""
+        history = self._history
+        signed = [each for proof in proofs for each in (proof.request, proof.receipt) if each is not None]
+        if history.resets and not self._named and all(each.claims.run_id != history.run_id for each in signed):  # [A7]
+            self._found(
+                "reset-unproven",
+                f"Nothing that was signed names run {history.run_id}, which the server says is a reset",
+            )
+        bases = {token.claims.run_id for token in self._seals} | self._bases
+        for base in sorted(bases & (history.run_ids - {history.run_id})):  # [A7]
+            self._found("base-cut", f"Run {base} went further than this history shows; audit its own history, too")
 
     def _beyond(self, claims: DecisionRecord, activity: Activity) -> bool:
         """Whether a decision is about an attempt after the one with which the history ends the activity."""
@@ -302,6 +355,8 @@ class _Audit:
             self._found("attempt-unaccounted", f"The evidence tells of the local activity {what}, which left no marker")
         elif self._history.outcome == "open":
             self._found("history-cut", f"The evidence tells of {what}, which is not in this history yet; get it again")
+        elif self._start.chain is not None and decision.record.log_id not in self._vouched:
+            self._found("evidence-unvouched", f"A journal for which no worker has signed tells of {what}")
         else:  # [A4]
             self._found("activity-missing", f"The evidence tells of {what}, which the history does not have")
 
@@ -313,7 +368,7 @@ class _Audit:
             self._about(activity, code, f"attempt {claims.attempt}: {sentence}")
 
         check_about(decision, proof, self._history, chain, wrong)
-        check_standing(decision, chain, self._evidence, wrong)
+        check_standing(decision, proof, chain, self._evidence.revocations, self._vouched, wrong)
         recomputed: bool | None = None
         if claims.decision != "none":
             try:
@@ -329,7 +384,7 @@ class _Audit:
                 if problem is not None:
                     wrong("decision-differs", problem)
         if claims.decision != "allow" and not claims.enforced:
-            wrong("not-enforced", f"the gate said no, and it ran: {claims.reason}")
+            self._unenforced(activity, f"attempt {claims.attempt}: the gate said no, and it ran: {claims.reason}")
         contradicted = any(each.severity is Severity.VIOLATION for each in self._findings[before:])
         self._decided.setdefault(id(proof), []).append(
             Decided(
@@ -344,11 +399,17 @@ class _Audit:
             )
         )
 
+    def _unenforced(self, activity: Activity, sentence: str) -> None:
+        """What the gate refused ran all the same: as the grant or the trust file allows, or not."""
+        grant = self._start.chain.grant.claims if self._start.chain else None
+        allowed = grant is None or grant.mode == "observe" or self._trust.observes(activity.activity_type)
+        self._about(activity, "not-enforced" if allowed else "enforcement-missing", sentence)
+
     def _accounted(
         self,
         proof: Proof,
         accounted: set[tuple[int, int]],
-        by_place: dict[tuple[str, int], Decision],
+        by_place: dict[tuple[str, int, str], Decision],
         chain: Chain | None,
     ) -> None:
         """A2 and A3."""
@@ -356,16 +417,18 @@ class _Audit:
         receipt = proof.receipt.claims if proof.receipt else None
         place = receipt.log if receipt else None
         if receipt is not None and place is not None:
-            record = self._evidence.places.get((place.id, place.index))
-            decision = by_place.get((place.id, place.index))
-            if record is None:
+            where = (place.id, place.index, place.head)
+            record, decision = self._evidence.places.get(where), by_place.get(where)
+            if record is None and where[:2] not in self._known_places:
                 self._counted["evidence-missing"] += 1
-            elif record.head != place.head or decision is None:  # [A3]
+            elif record is None or decision is None:  # [A3]
                 self._about(activity, "evidence-invalid", "the journal has something else in the place of its receipt")
             elif problem := check_receipt(decision, receipt):  # [A3]
                 self._about(activity, "decision-contradicts", problem)
-        elif receipt is not None and receipt.decision == "allow":
+        elif receipt is not None and (receipt.decision == "allow" or receipt.outcome == "completed"):
             self._about(activity, "receipt-invalid", "its receipt names no place in a journal")
+        if receipt is not None and receipt.outcome == "completed" and receipt.decision != "allow" and place is None:
+            self._unenforced(activity, "the gate said no, and it ran, says its receipt")
         if chain is None and not self._evidence.decisions:
             return  # an exempt run on workers without the plugin
         for attempt in range(1, activity.attempt + 1):  # [A2]

@@ -51,6 +51,7 @@ class Auditing:
         self._runs: dict[int, RunReport] = {}
         self._findings: list[Finding] = []
         self._read: set[tuple[str, str]] = set()
+        self._bases: dict[int, set[tuple[str, str]]] = {}
         self._linked: dict[int, list[tuple[str, str]]] = {}
 
     def __enter__(self) -> Self:
@@ -94,7 +95,8 @@ class Auditing:
     def _keep(self, history: RunHistory, report: RunReport, place: int) -> None:
         self._runs[place] = report
         self._linked[place] = list(dict.fromkeys(linked(history)))
-        self._read |= {(history.workflow_id, run_id) for run_id in history.run_ids}
+        self._read.add((history.workflow_id, history.run_id))
+        self._bases[place] = {(history.workflow_id, run_id) for run_id in history.run_ids - {history.run_id}}
 
     def unreadable(self, error: EvidenceError) -> None:
         """Report a history that could not be read."""
@@ -118,6 +120,10 @@ class Auditing:
 
     def _with_links(self, place: int, run: RunReport) -> RunReport:
         """The report of a run with what it belongs to and was not audited."""
+        if self._bases[place] <= self._read:
+            # What the runs did that this one was reset from has been audited as well.
+            kept = tuple(each for each in run.findings if each.code != "base-cut")
+            run = run.model_copy(update={"findings": kept})
         missing = [each for each in self._linked[place] if each not in self._read]
         if not missing:
             return run
@@ -159,6 +165,7 @@ def _demanding(trust: AuditTrust, witnesses: int, path: Path) -> AuditTrust:
     return AuditTrust(
         trust.anchors,
         ungoverned=trust.ungoverned,
+        observed=trust.observed,
         notaries=trust.notaries,
         witnesses=trust.witnesses,
         threshold=max(trust.threshold, witnesses),

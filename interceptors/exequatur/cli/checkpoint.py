@@ -127,7 +127,7 @@ def verify(file: Path, trust: Path, history: Path | None) -> None:
     if not believed.notaries:
         raise EvidenceError(f'{trust}: names no notary; add its key to the member "notaries"')
     if data.lstrip().startswith(b"{"):
-        head, event = verify_proof(data, believed.notaries)
+        head, event = verify_proof(data, believed)
         click.echo(f"The checkpoint of {shown(head.origin)} covers this event:\n{json.dumps(event, indent=2)}")
         return
     _verify_note(data, file, believed, history)
