@@ -554,3 +554,23 @@ def test_a_reset_that_was_made_up_to_hide_the_rest_of_a_run_is_not_verified(benc
     assert {"reset-unproven", "base-cut"} <= unchecked
     alone = audit_run(of_events([*events[:place], failed, close]), NoEvidence(), bench.trust)
     assert "reset-unproven" in {each.code for each in alone.findings}
+
+
+def test_policies_that_the_auditor_does_not_approve_are_a_violation(bench: Bench) -> None:
+    decided = bench.recorded["denied", True].activities[0].decisions[0].bundle
+    for bundles, found in (((decided,), set()), (("A" * 43,), {"bundle-unapproved"})):
+        trust = AuditTrust(bench.trust.anchors, bundles=bundles)
+        report = audited(bench, "denied", bench.runs["denied"], trust=trust)
+        assert codes(report, Severity.VIOLATION) == found
+
+
+def test_policies_that_only_the_worker_vouches_for_are_unproven(bench: Bench, records: list[Record]) -> None:
+    assert "bundle-unvouched" not in codes(bench.recorded["sequential", True])
+    report = lying(bench, records, "timed-out", bundle="A" * 43)
+    assert "bundle-unvouched" in codes(report, Severity.UNPROVEN)
+
+
+def test_arguments_that_do_not_stand_in_the_input_are_unproven(bench: Bench, records: list[Record]) -> None:
+    assert "arguments-unproven" not in codes(bench.recorded["sequential", True])
+    report = lying(bench, records, "sequential", arguments='{"order":{"amount":777}}')
+    assert "arguments-unproven" in codes(report, Severity.UNPROVEN)

@@ -4,6 +4,7 @@ It is a JWK set (RFC 7517) as the authority keeps it in ``trust.jwks``, with the
 
 ``ungoverned``  workflow types that may run without a grant, as shell patterns
 ``observed``    activity types that workers may only observe although the grant demands enforcement, as shell patterns
+``bundles``     digests of the policy bundles that may decide; all may when it is left out
 ``notaries``    verifier keys (C2SP signed-note) of those whose checkpoints count
 ``witnesses``   verifier keys of those whose cosignatures count
 ``threshold``   how many witnesses must have cosigned a checkpoint; 0 when it is left out
@@ -31,6 +32,7 @@ class _Document(Part):
     keys: list[dict[str, object]]
     ungoverned: tuple[str, ...] = ()
     observed: tuple[str, ...] = ()
+    bundles: tuple[str, ...] = ()
     notaries: tuple[str, ...] = ()
     witnesses: tuple[str, ...] = ()
     threshold: Annotated[int, Field(ge=0)] = 0
@@ -43,6 +45,7 @@ class AuditTrust:
         anchors: The authority's keys.
         ungoverned: See above.
         observed: See above.
+        bundles: See above.
         notaries: See above.
         witnesses: See above.
         threshold: See above.
@@ -54,6 +57,7 @@ class AuditTrust:
         *,
         ungoverned: tuple[str, ...] = (),
         observed: tuple[str, ...] = (),
+        bundles: tuple[str, ...] = (),
         notaries: tuple[VerifierKey, ...] = (),
         witnesses: tuple[VerifierKey, ...] = (),
         threshold: int = 0,
@@ -61,6 +65,7 @@ class AuditTrust:
         self.anchors = anchors
         self.ungoverned = ungoverned
         self.observed = observed
+        self.bundles = bundles
         self.notaries = notaries
         self.witnesses = witnesses
         self.threshold = threshold
@@ -106,6 +111,7 @@ def read_trust(path: Path) -> AuditTrust:
         anchors,
         ungoverned=document.ungoverned,
         observed=document.observed,
+        bundles=document.bundles,
         notaries=notaries,
         witnesses=witnesses,
         threshold=document.threshold,

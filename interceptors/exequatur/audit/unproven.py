@@ -48,7 +48,8 @@ def unproven(
         sentence = f"No receipt shows how {count} activities ended; their ids, attempts and ends are as the server says"
         yield finding("end-unproven", sentence)
     statements = (statement for proof in proofs for statement in (proof.request, proof.receipt) if statement)
-    if not named and all(statement.claims.run_id != history.run_id for statement in statements):  # [N2]
+    whole = all(proof.request is not None for proof in proofs if not proof.activity.local)
+    if not named and whole and all(statement.claims.run_id != history.run_id for statement in statements):  # [N2]
         yield finding("run-id-unproven", f"Nothing that was signed names run {history.run_id}: it asked for nothing")
     if history.outcome == "open":  # [N3]
         yield finding("run-open", "The history does not show an end; if the run went on, that was not audited")

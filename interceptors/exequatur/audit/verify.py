@@ -25,10 +25,11 @@ from contextlib import suppress
 from typing import Any
 
 from exequatur.audit.activities import Activity, activities_of, seconds
+from exequatur.audit.arguments import stand_in
 from exequatur.audit.chain import Asked, Rebuilt, rebuild
 from exequatur.audit.codec import still_encoded
-from exequatur.audit.decisions import Bundles, check_about, check_receipt, check_standing, is_local, recompute
-from exequatur.audit.evidence import Decision, DecisionRecord, EvidenceReader, RunEvidence, evidence_of
+from exequatur.audit.decisions import Bundles, Wrong, check_about, check_receipt, check_standing, is_local, recompute
+from exequatur.audit.evidence import Decision, DecisionRecord, EvidenceReader, RunEvidence, evidence_of, facts_of
 from exequatur.audit.handover import check_children, handed_seal, hands_on
 from exequatur.audit.history import RunHistory, check_events
 from exequatur.audit.proofs import Proof, Proofs, asked_by, received_by
@@ -243,7 +244,7 @@ class _Audit:
             self._findings.append(finding("chain-broken", broken.sentence, event_id=broken.event_id))
         if rebuilt.given_up:
             self._found("chain-unchecked", "Too many requests are missing to find out whether they were withdrawn")
-        for seq in rebuilt.withdrawn:
+        for seq in () if any(each.code == "request-invalid" for each in self._findings) else rebuilt.withdrawn:
             self._found("request-withdrawn", f"Request {seq} left no event in the history")
         self._seal(rebuilt, chain)
 
@@ -371,6 +372,7 @@ class _Audit:
         check_standing(decision, proof, chain, self._evidence.revocations, self._vouched, wrong)
         recomputed: bool | None = None
         if claims.decision != "none":
+            self._vouching(decision, proof, chain, wrong)
             try:
                 bundle = self._bundles.get(claims.bundle)
             except PolicyError as error:
@@ -398,6 +400,21 @@ class _Audit:
                 recomputed=False if contradicted else recomputed,
             )
         )
+
+    def _vouching(self, decision: Decision, proof: Proof, chain: Chain | None, wrong: Wrong) -> None:
+        """What recomputing stands on and the worker could have made up: its policies, and the arguments."""
+        claims, approved = decision.claims, self._trust.bundles
+        if approved and claims.bundle not in approved:
+            wrong(
+                "bundle-unapproved",
+                f"it was decided by policies {claims.bundle}, which the trust file does not approve",
+            )
+        elif not approved and (chain is None or claims.bundle != chain.grant.claims.bundle):
+            self._counted["bundle-unvouched"] += 1
+        with suppress(ValueError):  # said by check_about
+            arguments, _ = facts_of(claims)
+            if arguments and (proof.activity.local or not stand_in(arguments, proof.activity.input)):
+                self._counted["arguments-unproven"] += 1
 
     def _unenforced(self, activity: Activity, sentence: str) -> None:
         """What the gate refused ran all the same: as the grant or the trust file allows, or not."""
@@ -439,6 +456,10 @@ class _Audit:
     def _summarise(self) -> None:
         """What would be one sentence for each of many activities."""
         sentences = {
+            "arguments-unproven": "For {n} decisions, what Cedar was given of the arguments does not all stand in the "
+            "recorded input: defaults of the code, a local activity, or made up by the worker",
+            "bundle-unvouched": "{n} decisions were made by other policies than the grant names, as workers have them: "
+            "list those that you approve as bundles in the trust file",
             "bundle-missing": "{n} decisions were made by policies that are not archived in the evidence",
             "evidence-missing": "The evidence lacks the journal records that {n} receipts name: a journal was lost, or "
             "not shipped; their decisions were not recomputed",

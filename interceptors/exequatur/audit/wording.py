@@ -152,6 +152,12 @@ def headline(report: Report) -> tuple[str, str]:
             if bad and total > 1
             else "What was audited holds"
         )
+        graver = {each.code for each in all_findings(report) if each.severity is Severity.VIOLATION}
+        if graver == {"replay-nondeterministic"}:
+            return "Not deterministic", (
+                "The workflow code does not replay what was audited, so it is not the code that ran. No other was "
+                "found."
+            )
         return VERDICTS[verdict], (
             f"{what} something that was not authorized or was changed afterwards. Each violation here says what and "
             "where; do not rely on what it touches until it is explained."
@@ -170,6 +176,12 @@ def headline(report: Report) -> tuple[str, str]:
         if governed
         else "No violation was found."
     )
+    refused = sum(each.code == "not-enforced" for each in all_findings(report))
+    if refused:
+        sentence = (
+            f"Nothing was found changed, added or removed. But {count(refused, 'attempt')} ran although the gate said "
+            "no, because it only observed."
+        )
     if governed < total:
         sentence += f" {count(total - governed, 'run')} had no grant, which the trust file permits for the type."
     if any(finding.severity is Severity.UNPROVEN for finding in all_findings(report)):

@@ -166,6 +166,7 @@ def _demanding(trust: AuditTrust, witnesses: int, path: Path) -> AuditTrust:
         trust.anchors,
         ungoverned=trust.ungoverned,
         observed=trust.observed,
+        bundles=trust.bundles,
         notaries=trust.notaries,
         witnesses=trust.witnesses,
         threshold=max(trust.threshold, witnesses),

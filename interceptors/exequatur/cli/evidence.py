@@ -24,7 +24,7 @@ _STORE = click.argument("store", metavar="STORE")
 
 @click.group()
 def evidence() -> None:
-    """Keep the evidence of the gates: ship, list, export, import, merge, prune.
+    """Keep the evidence of the gates: ship, list, export, import, merge, prune, verify.
 
     STORE is the path of a SQLite file, or postgresql://USER:PASSWORD@HOST/DATABASE.
     """
@@ -158,7 +158,10 @@ def verify(file: Path, trust: Path) -> None:
 @_STORE
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=_FILE)
 def import_(store: str, files: tuple[Path, ...]) -> None:
-    """Add exported files to a store; nothing of a file is added unless all of it verifies."""
+    """Add exported files to a store; nothing of a file is added unless all of its records verify.
+
+    Checkpoints are added as they are: an audit verifies them.
+    """
     with _opened(store) as opened:
         for path in files:
             with path.open("rb") as stream:
