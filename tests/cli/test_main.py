@@ -81,12 +81,15 @@ def test_an_interruption_is_130(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection and never answers
         silent.settimeout(60)
         address = f"127.0.0.1:{silent.getsockname()[1]}"
+        # What runs in the background may have been told to ignore interruptions, and hands that on.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(
             command("audit", "run", "w", "--trust", TRUST, "--address", address),
             stderr=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment(),
         )
+        signal.signal(signal.SIGINT, before)
         try:
             connection, _ = silent.accept()
             process.send_signal(signal.SIGINT)
