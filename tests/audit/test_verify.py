@@ -537,7 +537,9 @@ def _bent(body: bytes) -> bytes:
     return head + dot + (b"B" if signature[:1] == b"A" else b"A") + signature[1:] + separator + rest
 
 
-def test_a_reset_that_was_made_up_to_hide_the_rest_of_a_run_is_not_verified(bench: Bench) -> None:
+def test_a_reset_that_was_made_up_to_hide_the_rest_of_a_run_is_not_verified(
+    bench: Bench, records: list[Record]
+) -> None:
     events = bench.runs["sequential"]
     run = bench.recorded["sequential", True].run_id
     # Cut where a workflow task completes, and say there that the run was reset to another.
@@ -552,6 +554,13 @@ def test_a_reset_that_was_made_up_to_hide_the_rest_of_a_run_is_not_verified(benc
     report = audit_run(of_events([*events[:place], failed, close]), bench.journals, bench.trust)
     unchecked = {each.code for each in report.findings if each.severity is Severity.UNCHECKED}
     assert {"reset-unproven", "base-cut"} <= unchecked
+    # Nor does a journal speak for it that no worker has signed for.
+    at, claims = decision_of(bench, records, "sequential")
+    body = compact_json({**claims, "run_id": attributes.new_run_id})
+    forged = replace(records[at], log_id="ff" * 8, run=attributes.new_run_id, body=body)
+    told_of = told([*records, forged])
+    report = audit_run(of_events([*events[:place], failed, close]), told_of, bench.trust)
+    assert "reset-unproven" in codes(report, Severity.UNCHECKED)
     alone = audit_run(of_events([*events[:place], failed, close]), NoEvidence(), bench.trust)
     assert "reset-unproven" in {each.code for each in alone.findings}
 

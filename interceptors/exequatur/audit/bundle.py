@@ -30,8 +30,9 @@ from exequatur.audit.trust import AuditTrust
 from exequatur.errors import ConfigurationError, EvidenceError, StatementError
 from exequatur.gate.wire import read_activity_header, read_start_header
 from exequatur.lineage import note as notes_of
-from exequatur.lineage.checkpoint import Checkpoint, run_origin, verify_checkpoint
+from exequatur.lineage.checkpoint import Checkpoint, claimed, run_origin, verify_checkpoint
 from exequatur.lineage.merkle import leaf_hash, verify_consistency, verify_inclusion
+from exequatur.lineage.note import VerifierKey
 from exequatur.statements.encoding import from_base64url, to_base64url
 from exequatur.statements.jws import Token, parse, type_of
 from exequatur.statements.models import (
@@ -145,7 +146,7 @@ def make_proofs(
     Raises:
         EvidenceError: A checkpoint is not of this history, or an event is not covered by any.
     """
-    heads = sorted({_head(note) for note in notes}, key=lambda head: head.size)
+    heads = sorted({claimed(note) for note in notes}, key=lambda head: head.size)
     inclusion, consistency = [], []
     if heads:
         largest = heads[-1].size
@@ -170,10 +171,6 @@ def make_proofs(
         inclusion=tuple(inclusion),
         consistency=tuple(consistency),
     )
-
-
-def _head(note: str) -> Checkpoint:
-    return Checkpoint.parse(note.partition("\n\n")[0] + "\n")
 
 
 def _telling(history: RunHistory, count: int) -> Iterator[int]:
@@ -277,6 +274,16 @@ def _check_belonging(claims: Mapping[str, Sequence[Any]], proofs: Proofs, chain:
             raise EvidenceError("it holds a receipt for a request that it does not hold")
 
 
+def notary_of(note: str, trust: AuditTrust) -> VerifierKey | None:
+    """The trusted notary whose signature a note names, if there is one.
+
+    Raises:
+        EvidenceError: It is no note.
+    """
+    parsed = notes_of.parse(note)
+    return next((key for key in trust.notaries if notes_of.bodies_by(parsed, key)), None)
+
+
 def verify_note(note: str, trust: AuditTrust, *, demanding: bool = True) -> Checkpoint:
     """Verify a checkpoint as the trust file demands it.
 
@@ -288,7 +295,7 @@ def verify_note(note: str, trust: AuditTrust, *, demanding: bool = True) -> Chec
     Raises:
         EvidenceError: No trusted notary has signed it, or too few witnesses have cosigned.
     """
-    notary = next((key for key in trust.notaries if notes_of.bodies_by(notes_of.parse(note), key)), None)
+    notary = notary_of(note, trust)
     if notary is None:
         raise EvidenceError("a checkpoint is by a notary that the trust file does not name")
     threshold = trust.threshold if demanding else 0
@@ -299,9 +306,10 @@ def _verify_checkpoints(proofs: Proofs, notes: Sequence[str], chain: Chain, trus
     """W3 and W5."""
     origin = run_origin(chain.site, chain.namespace, proofs.workflow_id, proofs.run_id)
     heads: dict[int, Checkpoint] = {}
-    mine = [note for note in notes if _head(note).origin == origin]  # not of another run, or of the namespace
+    mine = [note for note in notes if claimed(note).origin == origin]  # not of another run, or of the namespace
+    largest_size = max((claimed(note).size for note in mine), default=0)
     for note in mine:
-        head = verify_note(note, trust, demanding=_head(note).size == max(_head(each).size for each in mine))  # [W5]
+        head = verify_note(note, trust, demanding=claimed(note).size == largest_size)  # [W5]
         if heads.setdefault(head.size, head) != head:
             raise EvidenceError(f"two checkpoints at {head.size} events contradict each other")
     if not heads:

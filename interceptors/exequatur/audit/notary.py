@@ -206,7 +206,7 @@ def prove(history: RunHistory, note: str, event_id: int) -> dict[str, Any]:
     Raises:
         EvidenceError: The checkpoint does not cover the event, or is not of this history.
     """
-    head = checkpoints.Checkpoint.parse(note.partition("\n\n")[0] + "\n")
+    head = checkpoints.claimed(note)
     if not 1 <= event_id <= head.size <= len(history.events):
         raise EvidenceError(f"the checkpoint covers {head.size} events, and event {event_id} is not one of them")
     tree = tree_of(history.events[: head.size])

@@ -9,8 +9,8 @@ Q2  It stands on the grant that the run was started with, and was made by the ru
 Q3  Every result has a receipt by a credentialed worker for that request and result (P1 to P7), unless the grant lets
     the task queue leave it out.
 Q4  A receipt repeats the request's digest, the activity's id and type, its attempt and its run.
-Q6  A local activity is one that the grant allows, and ran where the workflow did: its worker may make requests.
 Q5  A failure that claims to be the gate's carries a receipt of the worker that says the same.
+Q6  A local activity is one that the grant allows, and ran where the workflow did: its worker may make requests.
 """
 
 from __future__ import annotations

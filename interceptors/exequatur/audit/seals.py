@@ -5,8 +5,8 @@ Rules, numbered as the code marks them:
 K1  A checkpoint counts if a notary of the trust file has signed it; another one is not checked, and that is said.
 K2  It is of this run, and the events that it covers give its root.
 K3  As many witnesses as the trust file demands have cosigned it.
-K5  What was signed of a run that this one says it was reset from is in that run's own history.
 K4  A witness's time bounds the events from above: none of those covered may be dated later.
+K5  What was signed of a run that this one says it was reset from is in that run's own history.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from exequatur.audit.activities import seconds
-from exequatur.audit.bundle import origin_of, verify_note
+from exequatur.audit.bundle import notary_of, origin_of, verify_note
 from exequatur.audit.evidence import EvidenceReader
 from exequatur.audit.history import RunHistory
 from exequatur.audit.leaves import tree_of
@@ -22,9 +22,7 @@ from exequatur.audit.report import Finding, RunReport, finding
 from exequatur.audit.start import LEEWAY
 from exequatur.audit.trust import AuditTrust
 from exequatur.errors import ConfigurationError, EvidenceError
-from exequatur.lineage import note as notes
 from exequatur.lineage.checkpoint import verify_checkpoint
-from exequatur.lineage.note import VerifierKey
 
 
 def check_checkpoints(
@@ -45,7 +43,7 @@ def check_checkpoints(
     bounded = False
     for note in signed:
         try:
-            notary = _signer(note, trust.notaries)
+            notary = notary_of(note, trust)
         except EvidenceError as error:
             found.append(finding("checkpoint-invalid", f"A checkpoint cannot be read: {error}"))
             continue
@@ -135,9 +133,3 @@ def _check_base(
             sentence = f"Run {base} went further than this history shows; audit its own history, too"
             return report.model_copy(update={"findings": (*report.findings, finding("base-cut", sentence))})
     return report
-
-
-def _signer(note: str, notaries: Iterable[VerifierKey]) -> VerifierKey | None:
-    """The notary whose signature a note names."""
-    parsed = notes.parse(note)
-    return next((key for key in notaries if notes.bodies_by(parsed, key)), None)

@@ -132,12 +132,11 @@ def _is_store(path: Path) -> bool:
 
 def _document(path: Path) -> EvidenceReader:
     from exequatur.lineage import document
-    from exequatur.lineage.checkpoint import Checkpoint
+    from exequatur.lineage.checkpoint import claimed
 
     with path.open("rb") as stream:
         content = document.read(stream)
     notes: dict[str, list[str]] = {}
     for note in content.checkpoints:
-        origin = Checkpoint.parse(note.partition("\n\n")[0] + "\n").origin
-        notes.setdefault(origin, []).append(note)
+        notes.setdefault(claimed(note).origin, []).append(note)
     return RecordedEvidence(((link.record, follows(link)) for link in content.links), notes)

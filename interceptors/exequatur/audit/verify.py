@@ -11,10 +11,10 @@ A2  Every attempt that the history tells of has its decision in the evidence, or
 A3  A receipt's place in its worker's journal is in the evidence, and the record there is about the same.
 A4  The evidence tells of no activity, and of no later attempt of one, that the history does not have.
 A5  A run that has closed is sealed with its final head.
-A8  What journals hold counts against a run only where a worker's signature vouches for it.
 A6  What nothing signed speaks for is said to be unproven (rules N of :mod:`exequatur.audit.unproven`).
 A7  A reset is the server's word, and could hide what came after it: something signed names the run that goes on, and
     the run that was reset is to be audited, too, if the evidence knows more of it.
+A8  What journals hold counts for or against a run only where a worker's signature vouches for it.
 """
 
 from __future__ import annotations
@@ -320,7 +320,8 @@ class _Audit:
             if self._beyond(claims, found.activity):
                 self._stray(decision)
             accounted.add((id(found), claims.attempt))
-            self._named = self._named or claims.run_id == self._history.run_id
+            vouched = chain is None or decision.record.log_id in self._vouched
+            self._named = self._named or (vouched and claims.run_id == self._history.run_id)
             self._decision(decision, found, chain)
         by_place = {
             (each.record.log_id, each.record.index, each.record.head): each for each in self._evidence.decisions

@@ -163,6 +163,15 @@ def head_leaf(origin: str, size: int, root: bytes) -> bytes:
     )
 
 
+def claimed(note: str) -> Checkpoint:
+    """What a note says, whoever has signed it.
+
+    Raises:
+        EvidenceError: It is not a checkpoint note.
+    """
+    return Checkpoint.parse(notes.parse(note).text)
+
+
 def sign(checkpoint: Checkpoint, name: str, signer: Signer) -> str:
     """Make the notary's note.
 
