@@ -75,17 +75,17 @@ def test_a_folder_without_policies_is_refused(tmp_path: Path) -> None:
 
 def test_a_policy_that_does_not_parse_is_refused_with_file_and_line(tmp_path: Path) -> None:
     write(tmp_path, a__cedar=PERMIT, b__cedar='// a ; "comment\n' + PERMIT + "\npermit(principal action, resource);")
-    assert "b.cedar, line 5: Cedar cannot parse this policy: unexpected token `action`" in refusal(tmp_path)
+    assert "b.cedar:5:18: Cedar cannot parse this policy: unexpected token `action`" in refusal(tmp_path)
 
 
 def test_two_files_that_only_parse_together_are_refused(tmp_path: Path) -> None:
     write(tmp_path, a__cedar="permit(principal,", b__cedar="action, resource);")
-    assert "a.cedar, line 1" in refusal(tmp_path)
+    assert "a.cedar:1:" in refusal(tmp_path)
 
 
 def test_a_file_that_is_not_utf8_is_refused_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.cedar").write_bytes(b"// fine\n// \xff\n")
-    assert "a.cedar, line 2: not valid UTF-8" in refusal(tmp_path)
+    assert "a.cedar:2: not valid UTF-8" in refusal(tmp_path)
 
 
 def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_policy_that_does_not_validate_is_refused_with_file_and_line(tmp_path:
     write(tmp_path, a__cedar='@id("first") permit(principal, action, resource);', b__cedar=bad)
     write(tmp_path, schema__cedarschema=SCHEMA)
     message = refusal(tmp_path)
-    assert "b.cedar, line 4: attribute `args.amuont`" in message
+    assert "b.cedar:4:1: attribute `args.amuont`" in message
 
 
 def test_a_bad_schema_is_refused_by_name(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_an_oversized_bundle_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
 def test_two_policies_with_one_id_are_refused(tmp_path: Path) -> None:
     write(tmp_path, a__cedar=PERMIT, b__cedar="\n" + PERMIT)
     message = refusal(tmp_path)
-    assert "b.cedar, line 2" in message
+    assert "b.cedar:2:1" in message
     assert '@id("all") is already the name of' in message
 
 
@@ -184,7 +184,7 @@ def test_annotations_are_read(text: str, seconds: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "5", "0s", "-1s", "5 m", "1d", "1h30m", "99999999999s", "٣s"])
 def test_a_bad_ttl_is_refused(text: str) -> None:
-    with pytest.raises(PolicyError, match="line 1: @ttl"):
+    with pytest.raises(PolicyError, match="policies:1:1: @ttl"):
         PolicyBundle.from_parts(f'@id("x") @ttl("{text}") permit(principal, action, resource);')
 
 

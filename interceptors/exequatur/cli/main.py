@@ -18,6 +18,7 @@ from exequatur.audit.wording import shown
 from exequatur.cli.audit import audit
 from exequatur.cli.checkpoint import checkpoint
 from exequatur.cli.evidence import evidence
+from exequatur.cli.policy import policy
 from exequatur.errors import ExequaturError
 
 TRACEBACK = "EXEQUATUR_TRACEBACK"
@@ -83,6 +84,7 @@ def commands() -> None:
 commands.add_command(audit)
 commands.add_command(checkpoint)
 commands.add_command(evidence)
+commands.add_command(policy)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
@@ -24,7 +24,9 @@ from cedarpy import PolicySet, Schema, pst
 from exequatur.errors import PolicyError
 from exequatur.policy.entities import ACTION_TYPE, EntityStore
 from exequatur.policy.reads import argument_reads, fact_reads
-from exequatur.policy.source import BundleSource, SourceFile, check_size, read_folder, statements
+from exequatur.policy.schema import SchemaModel, read_schema
+from exequatur.policy.source import BundleSource, SourceFile, check_size, read_folder
+from exequatur.policy.syntax import Place, parse_error_offset, place_of, statements
 
 EntityRef = str | Mapping[str, str]
 """An entity: ``'Type::"id"'`` or ``{"type": ..., "id": ...}``; the second form takes any id without escaping."""
@@ -53,6 +55,26 @@ class PolicyInfo:
     reason: str | None
     ttl: datetime.timedelta | None
     approval: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LocatedPolicy:
+    """Where a policy is written.
+
+    Args:
+        file: The file's name.
+        start: Offset of its first word in that file.
+        place: Line and column of that word.
+        text: The policy, without comments before it.
+    """
+
+    file: str
+    start: int
+    place: Place
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.place}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +110,7 @@ class PolicyBundle:
         templates = [_parse_file(file) for file in source.policies]
         self._policy_set = _parse_together(source)
         nodes = self._policy_set.to_pst()
-        located = _locations(source)
+        self._located = located = _locations(source)
         self._static = dict(sorted(nodes.static_policies.items(), key=lambda item: _position(item[0])))
         self._order = {policy_id: index for index, policy_id in enumerate(self._static)}
         schema = _parse_schema(source.schema) if source.schema else None
@@ -154,6 +176,21 @@ class PolicyBundle:
     def warnings(self) -> tuple[str, ...]:
         """What is allowed but probably not meant."""
         return self._warnings
+
+    @cached_property
+    def model(self) -> SchemaModel | None:
+        """What the schema declares; None without a schema.
+
+        Raises:
+            PolicyError: Cedar reads the schema and this package cannot.
+        """
+        schema = self._source.schema
+        return read_schema(schema.text, schema.name) if schema else None
+
+    @property
+    def located(self) -> Mapping[str, LocatedPolicy]:
+        """Where each policy is written, by Cedar policy id."""
+        return self._located
 
     @property
     def policies(self) -> Mapping[str, PolicyInfo]:
@@ -252,8 +289,7 @@ def _parse_file(file: SourceFile) -> int:
         parsed = PolicySet.from_str(file.text, release_gil=True)
     except ValueError as error:
         raise PolicyError(
-            f"{file.name}{_line_of_error(file.text)}: Cedar cannot parse this policy: {error}. "
-            "Correct it and save it again."
+            f"{_place_of_error(file)}: Cedar cannot parse this policy: {error}. Correct it and save it again."
         ) from None
     try:
         return len(parsed.to_pst().templates)
@@ -261,11 +297,13 @@ def _parse_file(file: SourceFile) -> int:
         raise PolicyError(f"{file.name}: {error}. Split the condition into several policies.") from None
 
 
-def _line_of_error(text: str) -> str:
-    for line, statement in statements(text):
-        if _refused(PolicySet.from_str, statement):
-            return f", line {line}"
-    return ""
+def _place_of_error(file: SourceFile) -> str:
+    """Where the first policy that Cedar refuses is wrong, as exactly as Cedar's parser can tell."""
+    for statement in statements(file.text):
+        if _refused(PolicySet.from_str, statement.text):
+            inside = parse_error_offset(statement.text, PolicySet.from_str) or 0
+            return f"{file.name}:{place_of(file.text, statement.start + inside)}"
+    return file.name
 
 
 def _refused(parse: Callable[[str], _T], text: str) -> bool:
@@ -294,7 +332,7 @@ def _parse_schema(file: SourceFile) -> Schema:
         raise PolicyError(f"{file.name}: Cedar refuses the schema: {error}. Correct it and save it again.") from None
 
 
-def _validate(source: BundleSource, schema: Schema, located: dict[str, str]) -> None:  # B2
+def _validate(source: BundleSource, schema: Schema, located: Mapping[str, LocatedPolicy]) -> None:  # B2
     result = cedarpy.validate_policies(source.policy_text, schema, release_gil=True)
     if not result.validation_passed:
         found = [
@@ -308,18 +346,24 @@ def _validate(source: BundleSource, schema: Schema, located: dict[str, str]) -> 
         )
 
 
-def _locations(source: BundleSource) -> dict[str, str]:
-    """File and line of each policy by its Cedar id, which counts policies from the first file to the last."""
-    places = [f"{file.name}, line {line}" for file in source.policies for line, _ in statements(file.text)]
+def _locations(source: BundleSource) -> dict[str, LocatedPolicy]:
+    """Each policy by its Cedar id, which counts policies from the first file to the last."""
+    places = [
+        LocatedPolicy(file.name, each.start, place_of(file.text, each.start), each.text)
+        for file in source.policies
+        for each in statements(file.text)
+    ]
     return {f"policy{index}": place for index, place in enumerate(places)}
 
 
-def _describe(static: Mapping[str, pst.Template], located: dict[str, str]) -> tuple[dict[str, PolicyInfo], list[str]]:
+def _describe(
+    static: Mapping[str, pst.Template], located: Mapping[str, LocatedPolicy]
+) -> tuple[dict[str, PolicyInfo], list[str]]:
     infos: dict[str, PolicyInfo] = {}
     named: dict[str, str] = {}
     unnamed = []
     for policy_id, policy in static.items():
-        place = located.get(policy_id, policy_id)
+        place = str(located.get(policy_id, policy_id))
         name = policy.annotations.get("id", "") or policy_id
         if name == policy_id:
             unnamed.append(place)

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +17,6 @@ SCHEMA_NAMES = ("schema.cedarschema", "schema.cedarschema.json")
 ENTITIES_NAME = "entities.json"
 
 ARCHIVE_FORMAT = "exequatur policy bundle v1"
-_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|;', re.DOTALL)
-_BLANK = re.compile(r"(?:\s|//[^\n]*)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,31 +180,8 @@ def _read_file(path: Path, limit: int) -> SourceFile:
         return SourceFile(str(path), data.decode())
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise PolicyError(f"{path}, line {line}: not valid UTF-8. Save the file as UTF-8.") from None
+        raise PolicyError(f"{path}:{line}: not valid UTF-8. Save the file as UTF-8.") from None
 
 
 def _too_large(name: str) -> str:
     return f"The policy bundle is larger than {MAX_BUNDLE_BYTES >> 20} MiB at {name}. Split it or remove entities."
-
-
-def statements(text: str) -> list[tuple[int, str]]:
-    """Split Cedar policies at their semicolons, outside of strings and comments.
-
-    Cedar's Python binding gives no position with an error; the start of the policy is the next best thing.
-
-    Args:
-        text: Cedar policies, well-formed or not.
-
-    Returns:
-        First line (from 1) and text of each policy, the last one possibly without its semicolon.
-    """
-    found = []
-    start = 0
-    ends = [match.end() for match in _TOKEN.finditer(text) if match.group() == ";"]
-    for end in [*ends, len(text)]:
-        blank = _BLANK.match(text, start)
-        first = blank.end() if blank else start
-        if first < end:
-            found.append((text.count("\n", 0, first) + 1, text[start:end]))
-        start = end
-    return found
