@@ -159,13 +159,25 @@ def _facts(
     record: RecordType | None = None
     if declared is not None:
         record = RecordType(tuple(each for each in declared.context.attributes if each.name != "args"))
-        usual = {name: value for name, value in usual.items() if record.get(name) is not None}
+        usual = _within(usual, record)
     for name, value in given.items():
         both = isinstance(value, Mapping) and isinstance(usual.get(name), Mapping)
         usual[name] = {**usual[name], **value} if both else value
     converted = convert_plain(usual, record, "context")
     _refuse(converted)
     return converted.value
+
+
+def _within(usual: Mapping[str, Any], declared: RecordType) -> dict[str, Any]:
+    """The part of the usual circumstances that a schema declares."""
+    out: dict[str, Any] = {}
+    for name, value in usual.items():
+        attribute = declared.get(name)
+        if attribute is not None and isinstance(attribute.type, RecordType) and isinstance(value, Mapping):
+            out[name] = _within(value, attribute.type)
+        elif attribute is not None:
+            out[name] = value
+    return out
 
 
 def _resource(written: Any, declared: ActionDeclaration | None, facts: Mapping[str, Any]) -> dict[str, str]:

@@ -20,6 +20,7 @@ _WORDS = re.compile(
 )
 #: What Cedar says of a text that breaks off where more could have followed.
 _UNFINISHED = "unexpected end of input"
+_UNEXPECTED = re.compile(r"unexpected token `(.+?)`", re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:u\{([0-9A-Fa-f]{1,6})\}|x([0-7][0-9A-Fa-f])|(.))", re.DOTALL)
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "0": "\0", "\\": "\\", '"': '"', "'": "'", "*": "*"}
 
@@ -115,11 +116,18 @@ def parse_error_offset(text: str, parse: Callable[[str], object]) -> int | None:
     words = tokens(text)
     if _UNFINISHED in message:
         return words[-1].end if words else len(text)
-    if "unexpected token" not in message and "invalid token" not in message:
+    if "invalid token" in message:
+        broken = bisect_left(words, True, key=lambda word: "invalid token" in (_error(parse, text[: word.end]) or ""))
+        return words[broken].start if broken < len(words) else None
+    named = _UNEXPECTED.search(message)
+    if named is None:
         return None
-    # If a beginning cannot be continued, no longer one can.
-    broken = bisect_left(range(len(words)), True, key=lambda index: _hopeless(parse, text[: words[index].end]))
-    return words[broken].start if broken < len(words) else None
+    candidates = [word for word in words if word.text == named.group(1)]
+    for word in candidates:
+        # Without the semicolon Cedar may only say that the beginning of the text is unfinished.
+        if any(named.group() in (_error(parse, text[: word.end] + end) or "") for end in ("", ";")):
+            return word.start
+    return candidates[0].start if len(candidates) == 1 else None
 
 
 def unquoted(literal: str) -> str:
@@ -150,12 +158,6 @@ def find_words(words: Sequence[Token], wanted: Sequence[str]) -> Token | None:
         if all(word.text == text for word, text in zip(words[index : index + size], wanted, strict=True)):
             return words[index]
     return None
-
-
-def _hopeless(parse: Callable[[str], object], text: str) -> bool:
-    message = _error(parse, text)
-    # What is complete, or refused for its meaning, has a sound syntax.
-    return message is not None and ("unexpected token" in message or "invalid token" in message)
 
 
 def _error(parse: Callable[[str], object], text: str) -> str | None:
