@@ -8,7 +8,7 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench bench-audit mutate mutate-audit docs clean
+.PHONY: help demo test lint format bench bench-policy bench-whatif bench-audit mutate mutate-audit docs clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-18s %s\n' "$$name" "$$text"; done
@@ -39,6 +39,12 @@ format: $(READY) ## rewrite the code in the one style
 
 bench: $(READY) ## what the gate costs, beside the same work without it
 	@$(RUN) python -m benchmarks.gate $(ARGS)
+
+bench-policy: $(READY) ## what the engine adds to a bare Cedar decision, and what loading a bundle does to decisions
+	@$(RUN) python -m benchmarks.policy $(ARGS)
+
+bench-whatif: $(READY) ## how many recorded decisions a second are compared under an old and a new bundle
+	@$(RUN) python -m benchmarks.whatif $(ARGS)
 
 bench-audit: $(READY) ## how fast histories are audited, up to the longest that Temporal allows
 	@$(RUN) python -m benchmarks.audit $(ARGS)

@@ -38,8 +38,8 @@ from tests.mutations import TABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "interceptors" / "exequatur"
-MODULES = ("statements/*.py", "gate/*.py", "authority/*.py", "policy/engine.py")
-"""The verifiers and the gate. Other modules of ``policy`` number rules of their own with the same letters."""
+MODULES = ("statements/*.py", "gate/*.py", "authority/*.py", "release/*.py", "policy/engine.py")
+"""The verifiers, the gate and the releases. Modules of ``policy`` number rules of their own with the same letters."""
 WORKERS = 2
 LIMIT = 120.0
 """Seconds after which the tests of a mutant are ended: it made one of them wait for ever."""

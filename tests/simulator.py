@@ -32,6 +32,7 @@ from exequatur.statements.models import (
     HeartbeatMark,
     NextRun,
     Receipt,
+    Release,
     Request,
     RequestCore,
     Seal,
@@ -88,15 +89,19 @@ def wrongly_signed(token: str, key: SigningKey) -> str:
 
 
 class Authority:
-    """Issues grants and credentials, and is trusted for both."""
+    """Issues grants and credentials, releases policies, and is trusted for all three."""
 
     def __init__(self, iss: str = "https://authority.example.org") -> None:
         self.iss = iss
         self.grant_key = SigningKey.generate()
         self.credential_key = SigningKey.generate()
-        self.trust = TrustStore(
-            [self.anchor(self.grant_key, Grant.typ), self.anchor(self.credential_key, WorkloadCredential.typ)]
-        )
+        self.policy_key = SigningKey.generate()
+        roles = {
+            Grant.typ: self.grant_key,
+            WorkloadCredential.typ: self.credential_key,
+            Release.typ: self.policy_key,
+        }
+        self.trust = TrustStore(self.anchor(key, typ) for typ, key in roles.items())
 
     def anchor(self, key: SigningKey, typ: str, **changes: Any) -> Anchor:
         return Anchor(**{"kid": key.kid, "x": key.x, "typ": (typ,), "iss": self.iss, "nbf": NOW - 86_400} | changes)
@@ -134,6 +139,17 @@ class Authority:
             "activities": ("charge",),
         }
         return sign(WorkloadCredential(**claims | changes), self.credential_key).text
+
+    def release(self, **changes: Any) -> str:
+        claims = {
+            "iss": self.iss,
+            "iat": NOW - 60,
+            "name": "policies",
+            "bundle": digest("bundle file"),
+            "digest": digest("bundle"),
+            "sequence": 1,
+        }
+        return sign(Release(**claims | changes), self.policy_key).text
 
 
 def authorize(**changes: Any) -> WorkflowAuthorization:

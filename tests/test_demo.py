@@ -122,7 +122,7 @@ def test_the_demo_shows_every_step_and_leaves_no_process_behind(tmp_path: Path) 
 def test_a_demo_whose_policies_lack_the_limit_fails_and_names_the_steps(tmp_path: Path) -> None:
     policies, folder = tmp_path / "policies", tmp_path / "demo"
     policies.mkdir()
-    for file in POLICIES.iterdir():
+    for file in filter(Path.is_file, POLICIES.iterdir()):
         text = file.read_text()
         (policies / file.name).write_text(text.replace('decimal("500.00")', 'decimal("100000.00")'))
 

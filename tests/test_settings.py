@@ -90,6 +90,10 @@ def test_every_setting_can_be_given_in_the_file(folder: Path):
         recheck_interval = 0.5
         watchdog_interval = "1s"
         policy_poll_interval = "500ms"
+        policy_fetch_interval = "1m"
+        policy_keys = "policy-keys.jwks"
+        shadow_policies = "next"
+        policy_name = "payments"
         unavailable_wait = "0s"
         unavailable_retry_delay = "1.5s"
         max_delegation_depth = 3
@@ -124,6 +128,10 @@ def test_every_setting_can_be_given_in_the_file(folder: Path):
         "recheck_interval": timedelta(milliseconds=500),
         "watchdog_interval": timedelta(seconds=1),
         "policy_poll_interval": timedelta(milliseconds=500),
+        "policy_fetch_interval": timedelta(minutes=1),
+        "policy_keys": "policy-keys.jwks",
+        "shadow_policies": "next",
+        "policy_name": "payments",
         "unavailable_wait": timedelta(0),
         "unavailable_retry_delay": timedelta(seconds=1.5),
         "max_delegation_depth": 3,
@@ -143,6 +151,9 @@ def test_every_setting_can_be_given_in_the_environment(monkeypatch: pytest.Monke
         "continues_as": ('{"Order": ["OrderV2"]}', {"Order": ("OrderV2",)}),
         "max_delegation_depth": ("3", 3),
         "evidence_store": ("evidence.db", "evidence.db"),
+        "policy_keys": ("policy-keys.jwks", "policy-keys.jwks"),
+        "shadow_policies": ("next", "next"),
+        "policy_name": ("payments", "payments"),
     }
     for name in Settings.model_fields:
         text, _ = given_values.setdefault(name, ("90s", timedelta(seconds=90)))

@@ -1,4 +1,7 @@
-"""What the agent can do. None of it knows of authorization: policies judge the arguments before a line of it runs."""
+"""What the agent can do. None of it checks anybody's rights: policies judge the arguments before a line of it runs.
+
+``@action`` only sorts the activities into groups, so that a policy can speak of all that moves money.
+"""
 
 import csv
 import time
@@ -9,6 +12,7 @@ from pathlib import Path
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from exequatur import action
 from workflows.ledger import Ledger
 
 
@@ -60,6 +64,7 @@ class Operations:
         self._exports = exports
 
     @activity.defn
+    @action(groups=["money"])
     def refund_order(self, refund: Refund) -> str:
         info = activity.info()
         try:
@@ -72,6 +77,7 @@ class Operations:
         return f"refunded {refund.amount} of {refund.order_id}"
 
     @activity.defn
+    @action(groups=["personal-data"])
     def export_customers(self, export: Export) -> str:
         info = activity.info()
         rows = self._ledger.customers(export.region)
@@ -84,10 +90,12 @@ class Operations:
         return f"exported {len(rows)} customers to {file.name}"
 
     @activity.defn
+    @action(groups=["personal-data"])
     def delete_records(self, deletion: Deletion) -> str:
         return f"deleted {self._ledger.delete_customers(deletion.customer_ids)} customers"
 
     @activity.defn
+    @action(groups=["maintenance"])
     def migrate_ledger(self, migration: Migration) -> int:
         """Heartbeats the last migrated entry, from which the next attempt goes on."""
         details = activity.info().heartbeat_details

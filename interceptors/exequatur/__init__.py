@@ -14,6 +14,7 @@ from exequatur.failures import (
 from exequatur.identity.acting import acting_as
 from exequatur.identity.principal import Principal
 from exequatur.plugin import AuthorizationPlugin
+from exequatur.policy.action import action
 from exequatur.settings import ObserveRule, Settings
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "ReceiptRejected",
     "Settings",
     "acting_as",
+    "action",
 ]

@@ -36,7 +36,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from exequatur.authority.embedded import EmbeddedAuthority
 from exequatur.authority.state import open_state
-from exequatur.errors import ConfigurationError
+from exequatur.errors import ConfigurationError, PolicyError
 from exequatur.gate.activity import ActivityInbound
 from exequatur.gate.client import ClientOutbound, GrantIssuer
 from exequatur.gate.codec import ObservingCodec
@@ -45,11 +45,13 @@ from exequatur.gate.metrics import Metrics
 from exequatur.gate.platform import check_platform
 from exequatur.gate.revocations import Revocations, revocation
 from exequatur.gate.serving import Serving
+from exequatur.gate.shadow import Shadow
 from exequatur.gate.slots import FixedSlots, GatedSlots
 from exequatur.gate.workflow import WorkflowInbound
 from exequatur.identity.principal import Principal
 from exequatur.identity.workload import Workload
-from exequatur.policy.folder import PolicyFolder
+from exequatur.release.opening import open_policies
+from exequatur.release.report import HOST, InForceReport, report_of
 from exequatur.settings import Settings
 from exequatur.statements.keys import warm_up
 
@@ -98,8 +100,9 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
         belong together share it.
 
         Args:
-            policies: Folder with ``*.cedar``, and optionally a schema and ``entities.json``. It is watched: an edit is
-                in force within a second, and a broken one is refused.
+            policies: Folder with ``*.cedar``, and optionally a schema and ``entities.json``; or a bundle file, its
+                ``http(s)`` URL, or ``store:`` and the URL of an evidence store. It is watched: an edit of a folder or
+                file is in force within a second, and a broken one is refused.
             state_dir: Folder for keys, revocations and evidence; made when it is missing.
             principal: On whose behalf this process starts workflows, unless :func:`exequatur.acting_as` says otherwise.
             settings: What can be configured; read from ``options``, the environment and ``exequatur.toml`` when absent.
@@ -112,11 +115,15 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
         if settings is not None and options:
             raise ConfigurationError("Give settings or single options, not both")
         settings = settings or Settings.load(**options)
-        folder = PolicyFolder(Path(policies))
-        bundle = folder.load()
-        for warning in bundle.warnings:
-            logger.warning("%s: %s", policies, warning, extra={"bundle": bundle.digest})
         state = open_state(Path(state_dir))
+        source = open_policies(policies, settings, state_dir=state.path, worker=f"{HOST}/{state.issuer}")
+        offer = source.offer(None)
+        if offer is None:
+            raise PolicyError(f"{source} offers no policies")
+        bundle = offer.bundle
+        for warning in bundle.warnings:
+            logger.warning("%s: %s", source, warning, extra={"bundle": bundle.digest})
+        source.accept(offer)
         authority = EmbeddedAuthority(state, settings)
         gate = Gate(
             settings=settings,
@@ -124,10 +131,20 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
             workload=Workload(authority),
             bundle=bundle,
             revocations=lambda changed: Revocations(state.revocations, changed),
+            provenance=offer.provenance,
         )
+        gate.admit(bundle)
         authority.gate = gate
-        serving = Serving(gate, state.journal, folder)
+        if settings.shadow_policies:
+            gate.shadow = Shadow(gate, settings.shadow_policies)
+        serving = Serving(gate, state.journal, source, state.path)
         return cls(gate=gate, issuer=authority, serving=serving, principal=principal)
+
+    @property
+    def in_force(self) -> InForceReport:
+        """The policy bundle in force: its digest and, for a bundle file, name, version, channel and sequence."""
+        policy = self.gate.policy
+        return report_of(policy.bundle.digest, policy.provenance, policy.since)
 
     def revoke(
         self,
@@ -212,7 +229,10 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
                 self._check_outermost(worker.client)
                 runtime = worker.client.service_client.config.runtime or Runtime.default()
                 self.gate.metrics = Metrics(runtime.metric_meter)
-                names = _activity_names(worker.config(active_config=True))
+                self.gate.metrics.policy_in_force(self.gate.policy.bundle.digest, self.gate.policy.provenance)
+                config = worker.config(active_config=True)
+                names = _activity_names(config)
+                stack.enter_context(self.gate.judging(_named_activities(config)))
                 stack.enter_context(self.gate.workload.covering(worker.client.namespace, worker.task_queue, names))
                 await stack.enter_async_context(self._serving.worker())
             except BaseException:
@@ -374,3 +394,12 @@ def _activity_slots(tuner: WorkerTuner) -> Any:
 def _activity_names(config: WorkerConfig) -> list[str]:
     definitions = [temporalio.activity._Definition.must_from_callable(fn) for fn in config.get("activities") or ()]
     return [definition.name or "*" for definition in definitions]
+
+
+def _named_activities(config: WorkerConfig) -> dict[str, Callable[..., Any]]:
+    """The registered activities by type; a dynamic one has none."""
+    found = {}
+    for fn in config.get("activities") or ():
+        if name := temporalio.activity._Definition.must_from_callable(fn).name:
+            found[name] = fn
+    return found

@@ -190,7 +190,24 @@ class Settings(BaseModel):
         timedelta(milliseconds=250), description="How often activities that do not heartbeat are re-checked."
     )
     policy_poll_interval: Interval = Field(
-        timedelta(milliseconds=250), description="How often the policy folder is looked at for changes."
+        timedelta(milliseconds=250), description="How often the policy folder or bundle file is looked at for changes."
+    )
+    policy_fetch_interval: Interval = Field(
+        timedelta(seconds=30), description="How often a server or store is asked whether it has another policy bundle."
+    )
+    policy_keys: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="JWK set of the policy keys; with it, only bundles that one of them released are put in force.",
+    )
+    policy_name: str = Field(
+        "policies",
+        pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\z",
+        description="Name that the followed policies are released under; a release under another name is refused.",
+    )
+    shadow_policies: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="Candidate policies, as a folder or bundle file: every decision is compared with theirs, which is "
+        "counted and journaled and never enforced.",
     )
     unavailable_wait: Duration = Field(
         timedelta(seconds=5), description="How long an attempt waits for a decision that cannot be made now."
@@ -376,7 +393,8 @@ def _explain(detail: ErrorDetails, origins: Mapping[str, str]) -> list[str]:
         what = _NOT_A_DURATION
     elif detail["type"] == "string_pattern_mismatch":
         letters = "lower-case letters" if name == "trust_domain" else "letters"
-        what = f"use {letters}, digits, dots, dashes and underscores, 1 to 255 of them"
+        longest = 100 if name == "policy_name" else 255
+        what = f"use {letters}, digits, dots, dashes and underscores, 1 to {longest} of them"
     value = repr(detail["input"])
     shown = value if len(value) <= 60 else f"{value[:57]}..."
     step = f"correct it, or leave it out for the default ({_default_text(str(name))})"

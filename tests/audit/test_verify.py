@@ -441,7 +441,9 @@ def test_a_decision_that_comes_out_otherwise_when_it_is_made_again_is_a_violatio
 @pytest.mark.parametrize(
     "changes",
     [{"principal": 'User::"root"'}, {"args": "A" * 43}, {"activity_type": "step"}, {"activity_id": "9"},
-     {"request_digest": "A" * 43}, {"attempt": 2}, {"workflow_id": "another"}, {"facts": "[]"}, {"facts": "{}"}],
+     {"request_digest": "A" * 43}, {"attempt": 2}, {"workflow_id": "another"}, {"facts": "[]"}, {"facts": "{}"},
+     {"vouched": {"attributes": {"admin": True}, "parents": []}},
+     {"vouched": {"attributes": {}, "parents": ['Role::"root"']}}],
     ids=lambda changes: next(iter(changes)),
 )  # fmt: skip
 def test_a_decision_about_something_else_than_the_history_has_is_a_violation(

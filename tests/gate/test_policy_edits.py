@@ -136,8 +136,8 @@ async def test_a_folder_without_a_policy_keeps_the_old_bundle_in_force(
 async def test_a_file_that_is_written_in_pieces_is_never_in_force_by_half(stage: Callable[..., Any]) -> None:
     s = await stage(policy_poll_interval="100ms")
     seen: list[str] = []
-    put = s.plugin.gate.put_in_force
-    s.plugin._serving._watch._on_change = lambda bundle: (seen.append(bundle.digest), put(bundle))
+    adopt = s.plugin._serving._watch._on_change
+    s.plugin._serving._watch._on_change = lambda offer: (seen.append(offer.bundle.digest), adopt(offer))
     async with s.worker([OneActivity], [act]):
         # Each piece parses by itself, and each but the last permits what the whole forbids.
         text = PERMIT_ALL

@@ -47,6 +47,7 @@ STATEMENTS: dict[str, tuple[str, SigningKey]] = {
     "receipt": (SCENE.receipt(), SCENE.activities.key),
     "seal": (SCENE.seal_under(SCENE.grant), SCENE.workflows.key),
     "heartbeat": (SCENE.mark(), SCENE.activities.key),
+    "release": (SCENE.authority.release(), SCENE.authority.policy_key),
 }
 """A statement of each kind, and the key that signed it."""
 

@@ -140,7 +140,7 @@ REPRESENTABLE = [
     (Names(["a"]), ["a"]),
     (Text("the text"), "the text"),
     (Number(5), 5),
-    ([Order("o", 1)], [{"id": "o", "amount": 1, "note": ""}]),
+    ([Order("o", 1)], [{"id": "o", "amount": extension("decimal", "1.0"), "note": ""}]),
 ]
 
 
@@ -491,6 +491,13 @@ class Nested:
 
 def test_nested_dataclasses_are_closed() -> None:
     conversion = convert(one, Nested(Order("o", 5), ["a"]))
-    assert conversion.value == {"value": {"order": {"id": "o", "amount": 5, "note": ""}, "tags": ["a"]}}
+    assert conversion.value == {
+        "value": {"order": {"id": "o", "amount": extension("decimal", "5.0"), "note": ""}, "tags": ["a"]}
+    }
     assert conversion.open == frozenset()
     assert conversion.fault_for([("value", "order", "typo")]) is None
+
+
+def test_an_entity_is_given_whole_when_a_policy_reads_into_it() -> None:
+    entity = {"__entity": {"type": "Order", "id": "o-1"}}
+    assert Conversion({"order": entity}, {}).given([("order", "owner")]) == {"order": entity}

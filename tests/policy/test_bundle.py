@@ -163,13 +163,71 @@ def test_two_policies_with_one_id_are_refused(tmp_path: Path) -> None:
 
 def test_an_id_that_looks_like_the_position_of_another_policy_is_refused() -> None:
     with pytest.raises(PolicyError, match="already the name"):
-        PolicyBundle.from_parts(PERMIT.replace("all", "policy1") + "permit(principal, action, resource);")
+        PolicyBundle.from_parts(PERMIT.replace("all", "policy1") + "permit(principal, action, resource);", strict=True)
 
 
 def test_a_condition_too_deep_to_be_analysed_is_refused() -> None:
     deep = " || ".join(["context.args.a == 1"] * 150)
     with pytest.raises(PolicyError, match="nesting"):
-        PolicyBundle.from_parts(f"permit(principal, action, resource) when {{ {deep} }};")
+        PolicyBundle.from_parts(f"permit(principal, action, resource) when {{ {deep} }};", strict=True)
+
+
+DEEP = " || ".join(['context.args.a == "1"'] * 150)
+UNFIT = [
+    (PERMIT + PERMIT, "already the name"),
+    (PERMIT.replace("all", ""), None),
+    ('@ttl("soon")' + PERMIT, "is no duration"),
+    (PERMIT.replace(";", " when { context.args.amuont > 3 };"), "attribute `args.amuont`"),
+    (PERMIT.replace(";", " when { true || ip(3, 4).isIpv4() };"), "expects 1 argument"),
+    (PERMIT.replace(";", f" when {{ true || {DEEP} }};"), "Split the condition"),
+]
+
+
+@pytest.mark.parametrize(("policies", "fault"), UNFIT)
+def test_parts_that_cedar_accepts_are_evaluated_and_their_fault_is_known(policies: str, fault: str | None) -> None:
+    bundle = PolicyBundle.from_parts(policies, SCHEMA, [entity("User", "ada", level=1)])
+    decision = bundle.evaluate(USER, CHARGE, WORKFLOW, {"args": {"amount": 4, "amuont": 4, "a": "1"}})
+    assert decision.allowed
+    assert decision.reasons[0] == "policy0"
+    if fault is None:
+        assert bundle.fault is None
+    else:
+        assert fault in str(bundle.fault)
+
+
+@pytest.mark.parametrize(("policies", "fault"), [each for each in UNFIT if each[1]])
+def test_a_folder_with_policies_that_only_cedar_accepts_is_refused(tmp_path: Path, policies: str, fault: str) -> None:
+    message = refusal(write(tmp_path, a__cedar=policies, schema__cedarschema=SCHEMA))
+    assert "a.cedar:" in message
+    assert fault in message
+    with pytest.raises(PolicyError, match=r"policies:\d+:\d+: "):
+        PolicyBundle.from_parts(policies, SCHEMA, strict=True)
+
+
+def test_parts_may_define_an_entity_twice_in_the_same_way_as_for_cedar() -> None:
+    ada = entity("User", "ada", ("Role", "ops"))
+    ops = '@id("x") permit(principal in Role::"ops", action, resource);'
+    ada["parents"][0]["comment"] = "Cedar does not read this"
+    assert allowed(PolicyBundle.from_parts(ops, None, [ada, ada]))
+    with pytest.raises(PolicyError, match="defined twice"):
+        PolicyBundle.from_parts(ops, None, [ada, entity("User", "ada")])
+    with pytest.raises(PolicyError, match="defined twice"):
+        PolicyBundle.from_parts(ops, None, [ada, ada], strict=True)
+
+
+@pytest.mark.parametrize(
+    ("policies", "schema", "entities"),
+    [
+        ("permit(", None, None),
+        (PERMIT, "entity User in [Rolle];", None),
+        (PERMIT, SCHEMA, [entity("User", "ada", level="high")]),
+        (PERMIT, None, [{"uid": "ada"}]),
+        (PERMIT, None, [entity("User", "ada", level=float("nan"))]),
+    ],
+)
+def test_parts_that_cedar_refuses_are_no_bundle(policies: str, schema: str | None, entities: Any) -> None:
+    with pytest.raises(PolicyError):
+        PolicyBundle.from_parts(policies, schema, entities)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("30s", 30), ("5m", 300), ("1h", 3600)])
@@ -185,7 +243,7 @@ def test_annotations_are_read(text: str, seconds: int) -> None:
 @pytest.mark.parametrize("text", ["", "5", "0s", "-1s", "5 m", "1d", "1h30m", "99999999999s", "٣s"])
 def test_a_bad_ttl_is_refused(text: str) -> None:
     with pytest.raises(PolicyError, match="policies:1:1: @ttl"):
-        PolicyBundle.from_parts(f'@id("x") @ttl("{text}") permit(principal, action, resource);')
+        PolicyBundle.from_parts(f'@id("x") @ttl("{text}") permit(principal, action, resource);', strict=True)
 
 
 def test_what_is_probably_not_meant_is_a_warning() -> None:
@@ -322,3 +380,23 @@ def test_determining_policies_come_in_the_order_of_the_bundle() -> None:
     bundle = PolicyBundle.from_parts("".join(f'@id("p{n}") permit(principal, action, resource);' for n in range(12)))
     decision = bundle.evaluate('User::"ada"', 'Action::"charge"', 'Workflow::"w"', {})
     assert [bundle.policies[item].id for item in decision.reasons] == [f"p{n}" for n in range(12)]
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "(" * 5000 + "1" + ")" * 5000 + " == 1",
+        " && ".join(["true"] * 5000),
+        "context" + ".a" * 5000,
+        "!" * 5000 + "true",
+    ],
+)
+def test_a_policy_that_would_overflow_cedars_stack_is_refused_before_cedar_sees_it(condition: str) -> None:
+    with pytest.raises(PolicyError, match=r"policies:1:\d+: this is nested more deeply"):
+        PolicyBundle.from_parts(f"permit(principal, action, resource) when {{ {condition} }};")
+
+
+def test_a_schema_that_would_overflow_cedars_stack_is_refused_before_cedar_sees_it() -> None:
+    schema = f"type Deep = {'Set<' * 30_000}Long{'>' * 30_000};"
+    with pytest.raises(PolicyError, match=r"schema:1:\d+: this is nested more deeply"):
+        PolicyBundle.from_parts("permit(principal, action, resource);", schema)

@@ -219,8 +219,25 @@ def test_the_action_may_be_written_as_in_cedar() -> None:
     assert decide(PolicyBundle.from_parts(ALL), PRINCIPAL, 'Action::"charge"', RESOURCE, conversion, {}).allowed
 
 
+@pytest.mark.rule("E7")
+@pytest.mark.parametrize(
+    ("policy", "reason"),
+    [
+        ('@id("all") permit(principal, action, resource);', "already the name of"),
+        ('@id("x") @ttl("soon") permit(principal, action, resource);', "is no duration"),
+        ("permit(principal, action, resource) when { true || ip(1, 2).isIpv4() };", "expects 1 argument"),
+    ],
+)
+def test_policies_that_the_gate_would_not_have_loaded_decide_nothing(policy: str, reason: str) -> None:
+    refused = verdict(policy, by_parameter, 1)
+    assert not refused.allowed
+    assert reason in refused.errors[0]
+
+
 class Naming:
     """What Cedar never does: it allows, and names other policies than the bundle has, or none."""
+
+    fault = None
 
     def __init__(self, *names: str) -> None:
         self._names = names

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from exequatur.errors import PolicyError
-from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.folder import PolicyFolder, PolicyWatch
+from exequatur.policy.offer import Offer
 from exequatur.policy.source import BundleSource
 
 OLD = '@id("old") permit(principal, action, resource);'
@@ -21,11 +21,11 @@ class Seen:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.bundles: list[PolicyBundle] = []
+        self.offers: list[Offer] = []
         self.refusals: list[PolicyError] = []
-        self.current = PolicyFolder(folder).load()
+        self.current = Offer(PolicyFolder(folder).load())
         self.watch = PolicyWatch(
-            folder, 0.02, on_change=self.bundles.append, on_refused=self.refusals.append, current=self.current.digest
+            folder, 0.02, on_change=self.offers.append, on_refused=self.refusals.append, current=self.current
         )
 
     def scan(self, times: int = 2) -> None:
@@ -34,7 +34,7 @@ class Seen:
 
     @property
     def names(self) -> list[str]:
-        return [info.id for bundle in self.bundles for info in bundle.policies.values()]
+        return [info.id for offer in self.offers for info in offer.bundle.policies.values()]
 
 
 @pytest.fixture
@@ -45,11 +45,11 @@ def seen(tmp_path: Path) -> Seen:
 
 def test_an_unchanged_folder_hands_nothing_over(seen: Seen) -> None:
     seen.scan(4)
-    assert (seen.bundles, seen.refusals) == ([], [])
+    assert (seen.offers, seen.refusals) == ([], [])
 
 
 def test_without_a_bundle_in_force_the_first_one_is_handed_over(seen: Seen) -> None:
-    watch = PolicyWatch(seen.folder, on_change=seen.bundles.append, on_refused=seen.refusals.append)
+    watch = PolicyWatch(seen.folder, on_change=seen.offers.append, on_refused=seen.refusals.append)
     watch.scan()
     watch.scan()
     assert seen.names == ["old"]
@@ -69,7 +69,7 @@ def test_an_edit_is_loaded_only_when_it_looks_the_same_twice(seen: Seen) -> None
         seen.scan(1)
     (seen.folder / "a.cedar").write_text(NEW)
     seen.scan(1)
-    assert (seen.bundles, seen.refusals) == ([], [])
+    assert (seen.offers, seen.refusals) == ([], [])
     seen.scan(1)
     assert seen.names == ["new"]
 
@@ -78,18 +78,18 @@ def test_a_touched_file_with_the_same_content_hands_nothing_over(seen: Seen) -> 
     seen.scan()
     os.utime(seen.folder / "a.cedar", ns=(1, 1))
     seen.scan(3)
-    assert (seen.bundles, seen.refusals) == ([], [])
+    assert (seen.offers, seen.refusals) == ([], [])
 
 
 def test_a_policy_that_does_not_parse_is_refused_once_and_keeps_the_old_one_in_force(seen: Seen) -> None:
     (seen.folder / "b.cedar").write_text("permit(")
     seen.scan(5)
-    assert seen.bundles == []
+    assert seen.offers == []
     assert len(seen.refusals) == 1
     assert "b.cedar" in str(seen.refusals[0])
     (seen.folder / "b.cedar").unlink()
     seen.scan(3)
-    assert (seen.bundles, len(seen.refusals)) == ([], 1)
+    assert (seen.offers, len(seen.refusals)) == ([], 1)
     (seen.folder / "a.cedar").write_text(NEW)
     seen.scan(3)
     assert seen.names == ["new"]
@@ -110,8 +110,8 @@ def test_a_folder_that_vanishes_is_refused_and_may_come_back(seen: Seen) -> None
 def test_a_bundle_that_could_not_be_taken_over_is_handed_over_again(seen: Seen) -> None:
     taken = []
 
-    def take(bundle: PolicyBundle) -> None:
-        taken.append(bundle)
+    def take(offer: Offer) -> None:
+        taken.append(offer)
         if len(taken) == 1:
             raise RuntimeError("not yet")
 
@@ -128,11 +128,11 @@ def test_a_file_written_while_the_folder_is_read_is_read_again(seen: Seen) -> No
     class Busy(PolicyFolder):
         def read(self) -> BundleSource:
             source = super().read()
-            if not seen.bundles and "old" in source.policy_text:
+            if not seen.offers and "old" in source.policy_text:
                 (self.path / "a.cedar").write_text(NEW)
             return source
 
-    watch = PolicyWatch(Busy(seen.folder), on_change=seen.bundles.append, on_refused=seen.refusals.append)
+    watch = PolicyWatch(Busy(seen.folder), on_change=seen.offers.append, on_refused=seen.refusals.append)
     for _ in range(5):
         watch.scan()
     assert seen.names == ["new"]
@@ -143,7 +143,7 @@ def test_whatever_goes_wrong_while_loading_is_a_refusal(seen: Seen) -> None:
         def read(self) -> BundleSource:
             raise SystemExit("a panic")
 
-    watch = PolicyWatch(Broken(seen.folder), on_change=seen.bundles.append, on_refused=seen.refusals.append)
+    watch = PolicyWatch(Broken(seen.folder), on_change=seen.offers.append, on_refused=seen.refusals.append)
     for _ in range(4):
         watch.scan()
     assert len(seen.refusals) == 1
@@ -158,7 +158,7 @@ def test_the_thread_takes_up_edits_survives_errors_and_stops(seen: Seen) -> None
         raise RuntimeError("a careless callback")
 
     watch = PolicyWatch(
-        seen.folder, 0.02, on_change=lambda _: events["changed"].set(), on_refused=refuse, current=seen.current.digest
+        seen.folder, 0.02, on_change=lambda _: events["changed"].set(), on_refused=refuse, current=seen.current
     )
     watch.start()
     watch.start()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from cedarpy import PolicySet, pst
 
-from exequatur.policy.reads import argument_reads, fact_reads
+from exequatur.policy.reads import argument_reads, fact_reads, reads_and_contents
 
 
 def reads(condition: str) -> set[tuple[str, ...]]:
@@ -104,3 +104,14 @@ def test_a_node_of_a_later_cedar_can_read_any_fact() -> None:
 
     clauses: Any = (pst.When(Tomorrow("x")),)  # type: ignore[arg-type]
     assert fact_reads([clauses]) is None
+
+
+def test_whether_something_is_there_is_told_from_what_is_in_it() -> None:
+    text = """permit(principal, action, resource) when {
+        context.args has a.b && context.args.a has c && context.args.a.c == 1
+        && context.args has d && context.args has e && [context.args.e].contains(context.args.e)
+    };"""
+    nodes = PolicySet.from_str(text).to_pst()
+    read, contents = reads_and_contents(nodes.static_policies.values())
+    assert read == {("a",), ("a", "b"), ("a", "c"), ("d",), ("e",)}
+    assert contents == {("a", "c"), ("e",)}

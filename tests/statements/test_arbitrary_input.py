@@ -27,6 +27,7 @@ from exequatur.statements.models import (
     Grant,
     HeartbeatMark,
     Receipt,
+    Release,
     Request,
     Seal,
     Statement,
@@ -46,6 +47,7 @@ HONEST: dict[type[Statement], tuple[str, str]] = {
     Receipt: (SCENE.receipt(), SCENE.activities.key.x),
     Seal: (SCENE.seal_under(SCENE.grant), SCENE.workflows.key.x),
     HeartbeatMark: (SCENE.mark(), SCENE.activities.key.x),
+    Release: (SCENE.authority.release(), SCENE.authority.policy_key.x),
 }
 """A token of each kind, and the public key that verifies it."""
 KINDS = st.sampled_from(ALL)

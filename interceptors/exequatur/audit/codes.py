@@ -64,6 +64,7 @@ CODES: dict[str, Code] = {
     "bundle-unapproved": Code("violation", "A decision was made by policies that the trust file does not approve."),
     "bundle-unvouched": Code("unproven", "Nobody but the worker vouches for the policies of a decision."),
     "arguments-unproven": Code("unproven", "Arguments that Cedar was given do not stand in the recorded input."),
+    "resource-unproven": Code("unproven", "The resource that Cedar was given was named by the worker's own code."),
     "bundle-missing": Code("unchecked", "The policy bundle of a decision is not in the evidence."),
     "activity-missing": Code("violation", "The evidence tells of an activity that the history does not have."),
     "seal-missing": Code("unproven", "The evidence has no seal of a run that has closed."),

@@ -28,6 +28,7 @@ from exequatur.gate.attempt import NO_ARGUMENTS, OWN_ACTIONS, RESET_ACTION
 from exequatur.gate.revocations import Revocation
 from exequatur.identity.principal import UNAUTHENTICATED, Principal
 from exequatur.lineage.record import Record
+from exequatur.policy.action import WORKFLOW_TYPE
 from exequatur.policy.arguments import Conversion
 from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.engine import Verdict, decide
@@ -88,6 +89,10 @@ def check_about(
     expected: dict[str, tuple[object, object]] = {"workflow": (claims.workflow_id, history.workflow_id)}
     if claims.decision != "none":  # what is rejected may be so before it is known on whose behalf it was asked
         expected["principal"] = (claims.principal, chain.grant.claims.sub if chain else str(UNAUTHENTICATED))
+        if claims.vouched is not None:
+            grant = chain.grant.claims if chain else None
+            vouched = (claims.vouched.attributes, claims.vouched.parents)
+            expected["description of its principal"] = (vouched, grant and (grant.attributes, grant.parents))
     if record.request is not None:  # rejections are recorded without taking up the request's single use
         expected["place in its journal"] = (
             (record.run, record.attempt),
@@ -211,7 +216,7 @@ def recompute(
         proof: Of the activity that it is about.
         chain: The run's grant; ``None`` in an ungoverned run.
         bundle: The archived one that the record names.
-        workflow_id: The resource.
+        workflow_id: The resource, unless the record names another.
 
     Returns:
         What is different, or ``None``.
@@ -223,21 +228,23 @@ def recompute(
     except ValueError as error:
         return f"it cannot be made again: {error}"
 
-    def ask(action: str, given: Conversion) -> Verdict:
-        uid = {"type": "Action", "id": action}
-        return decide(bundle, principal.entity(), uid, {"type": "Workflow", "id": workflow_id}, given, facts)
+    workflow = {"type": WORKFLOW_TYPE, "id": workflow_id}
+    named = workflow if claims.resource is None else claims.resource.model_dump()
+
+    def ask(action: str, resource: dict[str, str], given: Conversion) -> Verdict:
+        return decide(bundle, principal.entity(), {"type": "Action", "id": action}, resource, given, facts)
 
     verdict: Verdict | None = None
     request = proof.request.claims if proof is not None and proof.request is not None else None
     if request is not None and request.run_id != claims.run_id:
-        verdict = ask(RESET_ACTION, NO_ARGUMENTS)
+        verdict = ask(RESET_ACTION, workflow, NO_ARGUMENTS)
     if verdict is None or verdict.allowed:
         if claims.activity_type in OWN_ACTIONS:
             return "the activity is named like one of the gate's own actions"
         if claims.fault is not None:
-            # An argument that a policy reads had no form in Cedar. That can only have been a no.
-            return None if claims.decision == "deny" else "an argument could not be represented, and it was allowed"
-        verdict = ask(claims.activity_type, Conversion(arguments, {}))
+            # Cedar could not be asked: an argument that a policy reads had no form in it, or there was no resource.
+            return None if claims.decision == "deny" else "Cedar could not be asked, and it was allowed"
+        verdict = ask(claims.activity_type, named, Conversion(arguments, {}))
     answer = "allow" if verdict.allowed else "deny"
     if answer != claims.decision:
         return f"the archived policies say {answer}, the journal says {claims.decision}"

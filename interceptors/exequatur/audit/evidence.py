@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import Field, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from exequatur.errors import EvidenceError, JournalError, StatementError
 from exequatur.gate.revocations import Revocation
@@ -28,6 +28,20 @@ MAX_RECORDS = 2_000_000
 """Of one run: a run has at most 51,200 events, and each attempt of an activity leaves two records."""
 
 
+class Vouched(Part):
+    """What the grant says of the principal, in Cedar's form."""
+
+    attributes: dict[str, JsonValue]
+    parents: tuple[str, ...]
+
+
+class Resource(Part):
+    """What an activity acted on."""
+
+    type: Name
+    id: str
+
+
 class DecisionRecord(Part):
     """What a gate wrote down before an attempt (the body of a ``decision`` record)."""
 
@@ -39,10 +53,14 @@ class DecisionRecord(Part):
     activity_type: Name
     attempt: Annotated[int, Field(ge=1)]
     principal: str
+    vouched: Vouched | None = None
+    """Not in the records of early workers, nor where there is no grant."""
     args: Digest
     arguments: str
     """What Cedar was given of the arguments, as JSON."""
     fault: str | None
+    resource: Resource | None = None
+    """As the activity named it from its arguments; without it, it is the workflow."""
     facts: str
     """What else Cedar was given, as JSON."""
     decision: Literal["allow", "deny", "none"]
@@ -171,7 +189,7 @@ class RecordedEvidence:
         self._bundles: dict[str, bytes] = {}
         self._checkpoints = checkpoints or {}
         for record, sound in records:
-            if record.kind == "bundle":
+            if record.kind in ("bundle", "candidate"):
                 self._bundles[digest(record.body)] = record.body  # [V2]
             elif record.kind == "revocation":
                 self._everywhere.append((record, sound))

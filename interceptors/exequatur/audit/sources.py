@@ -15,7 +15,7 @@ from exequatur.lineage.record import Record
 if TYPE_CHECKING:
     from exequatur.lineage.store import EvidenceStore
 
-_SQLITE = b"SQLite format 3\x00"
+SQLITE = b"SQLite format 3\x00"
 
 
 class StoreEvidence:
@@ -102,12 +102,12 @@ class OpenEvidence:
             return journals_in(inner if inner.is_dir() else path)
         try:
             with path.open("rb") as stream:
-                beginning = stream.read(len(_SQLITE))
+                beginning = stream.read(len(SQLITE))
         except OSError as error:
             raise EvidenceError(f"{source}: {error.strerror or error}; name evidence that exists") from None
-        if beginning != _SQLITE:
+        if beginning != SQLITE:
             return _document(path)
-        return self._store(source) if _is_store(path) else journals_in(path)
+        return self._store(source) if is_store(path) else journals_in(path)
 
     def _store(self, source: str) -> EvidenceReader:
         from exequatur.lineage.store import EvidenceStore
@@ -118,7 +118,7 @@ class OpenEvidence:
         return f"OpenEvidence({list(self._sources)})"
 
 
-def _is_store(path: Path) -> bool:
+def is_store(path: Path) -> bool:
     """Whether a SQLite file is a store; a journal has other tables."""
     import sqlite3
     from contextlib import closing

@@ -403,7 +403,7 @@ class _Audit:
         )
 
     def _vouching(self, decision: Decision, proof: Proof, chain: Chain | None, wrong: Wrong) -> None:
-        """What recomputing stands on and the worker could have made up: its policies, and the arguments."""
+        """What recomputing stands on and the worker could have made up: its policies, the arguments, the resource."""
         claims, approved = decision.claims, self._trust.bundles
         if approved and claims.bundle not in approved:
             wrong(
@@ -416,6 +416,8 @@ class _Audit:
             arguments, _ = facts_of(claims)
             if arguments and (proof.activity.local or not stand_in(arguments, proof.activity.input)):
                 self._counted["arguments-unproven"] += 1
+        if claims.resource is not None:
+            self._counted["resource-unproven"] += 1
 
     def _unenforced(self, activity: Activity, sentence: str) -> None:
         """What the gate refused ran all the same: as the grant or the trust file allows, or not."""
@@ -461,6 +463,8 @@ class _Audit:
             "recorded input: defaults of the code, a local activity, or made up by the worker",
             "bundle-unvouched": "{n} decisions were made by other policies than the grant names, as workers have them: "
             "list those that you approve as bundles in the trust file",
+            "resource-unproven": "For {n} decisions, the activity's code named the resource from its arguments, and "
+            "nothing signed names it",
             "bundle-missing": "{n} decisions were made by policies that are not archived in the evidence",
             "evidence-missing": "The evidence lacks the journal records that {n} receipts name: a journal was lost, or "
             "not shipped; their decisions were not recomputed",

@@ -8,6 +8,7 @@ I1  A grant is issued only after Cedar strictly allowed the action ``workflow.st
 I2  A principal that is revoked, or whose workflow is, gets no grant.
 I3  A grant names its one workflow, its input, its end and how soon the run has to start.
 I4  A credential names the worker, its places, and ends after ``credential_ttl``.
+I5  A grant is issued only by policies whose release has not ended.
 """
 
 from __future__ import annotations
@@ -56,13 +57,15 @@ class EmbeddedAuthority:
 
         Raises:
             AuthorizationDenied: I1, I2.
-            AuthorizationUnavailable: It is not known what is revoked.
+            AuthorizationUnavailable: I5, or it is not known what is revoked.
         """
         settings, principal, now = self._settings, order.principal, self.gate.clock()
         revocations, policy = self.gate.revocations, self.gate.policy
         revocations.refresh()
         if revocations.problem:
             raise AuthorizationUnavailable(f"It is not known what is revoked: {revocations.problem}")
+        if ended := policy.ended(now):  # [I5]
+            raise AuthorizationUnavailable(f"No grant can be issued: {ended}")
         revoked = revocations.find({"principal": str(principal), "workflow": order.workflow_id})
         if revoked:  # [I2]
             raise AuthorizationDenied(f"{principal} may not start {order.workflow_type}: {revoked.reason}")

@@ -14,17 +14,15 @@ others can read is refused instead of used.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import secrets
 import stat
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from exequatur.errors import ConfigurationError
+from exequatur.files import locked, write_whole
 from exequatur.statements.keys import SigningKey
 from exequatur.statements.models import Grant, WorkloadCredential
 from exequatur.statements.trust import Anchor, TrustStore
@@ -60,7 +58,7 @@ def open_state(path: Path) -> State:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         _owner_only(path)
-        with _locked(path):
+        with locked(path):
             issuer = _made_once(path / "issuer", f"dev:{secrets.token_hex(8)}".encode).decode().strip()
             folder = path / "keys"
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -70,16 +68,6 @@ def open_state(path: Path) -> State:
     except (OSError, UnicodeDecodeError) as err:
         raise ConfigurationError(f"The state folder {path} cannot be used: {err}. Name another with state_dir") from err
     return State(path, issuer, keys["grant"], keys["credential"], trust)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _owner_only(path: Path) -> None:
@@ -94,25 +82,9 @@ def _owner_only(path: Path) -> None:
 def _made_once(path: Path, make: Callable[[], bytes]) -> bytes:
     """The file's content; made, complete or not at all, when there is none."""
     if not path.exists():
-        _write(path, make())
+        write_whole(path, make())
     _owner_only(path)
     return path.read_bytes()
-
-
-def _write(path: Path, data: bytes) -> None:
-    fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(descriptor, data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _key(path: Path) -> SigningKey:
@@ -137,5 +109,5 @@ def _anchors(path: Path, issuer: str, keys: dict[str, SigningKey]) -> TrustStore
         # Backdated, because a credential is backdated too.
         trust.add(Anchor(kid=key.kid, x=key.x, typ=(KEYS[role],), iss=issuer, nbf=float(int(time.time()) - 3600)))
     if missing:
-        _write(path, trust.to_jwks())
+        write_whole(path, trust.to_jwks())
     return trust

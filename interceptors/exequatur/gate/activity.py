@@ -45,6 +45,7 @@ from exequatur.gate.heartbeat import sign_details
 from exequatur.gate.running import CHANGED, Running
 from exequatur.gate.wire import RECEIPT, payloads_digest, without_ours
 from exequatur.lineage.record import Entry
+from exequatur.policy.action import ActionMark, mark_of
 from exequatur.policy.arguments import ActivitySignature
 from exequatur.statements.encoding import compact_json, digest
 from exequatur.statements.jws import Token
@@ -114,7 +115,7 @@ class ActivityInbound(ActivityInboundInterceptor):
         return self._complete(running, entry, result)
 
     def _attempt(self, input: ExecuteActivityInput, info: Info) -> Attempt:
-        signature, dynamic = _described(input.fn)
+        signature, mark, dynamic = _described(input.fn)
         decoded = decoded_here()
         values = input.args[0] if dynamic and input.args else input.args
         has_input, has_details = bool(values), bool(info.heartbeat_details)
@@ -126,6 +127,7 @@ class ActivityInbound(ActivityInboundInterceptor):
             heartbeat=decoded[int(has_input)] if has_details and len(decoded) > int(has_input) else [],
             signature=signature,
             args=input.args,
+            mark=mark,
         )
 
     async def _admit(self, attempt: Attempt) -> tuple[Judgement, Entry | None]:
@@ -155,8 +157,10 @@ class ActivityInbound(ActivityInboundInterceptor):
                             continue
                         why = "the policies keep changing"
                     elif judgement.allowed or not attempt.enforced:
+                        self._compare(attempt, judgement)
                         return judgement, entry
                     else:
+                        self._compare(attempt, judgement)
                         raise _Refused(await self._denied(attempt, judgement, entry))
             if not attempt.enforced:
                 logger.warning("Not enforced: %s", why, extra=_about(attempt.info))
@@ -164,6 +168,11 @@ class ActivityInbound(ActivityInboundInterceptor):
             if loop.time() >= deadline:  # [F1]
                 raise _Refused(self._unavailable(why))
             await asyncio.sleep(_LOOK_INTERVAL)
+
+    def _compare(self, attempt: Attempt, judgement: Judgement) -> None:
+        """Let candidate policies be asked about a decision that stands; they change nothing about it."""
+        if self._gate.shadow is not None:
+            self._gate.shadow.beside(attempt, judgement)
 
     async def _record(self, attempt: Attempt, judgement: Judgement, *, again: bool) -> tuple[Judgement, Entry]:
         """F3 to F5: put the decision on disk; a replayed request or stolen grant turns it into a rejection."""
@@ -324,16 +333,19 @@ class ActivityOutbound(ActivityOutboundInterceptor):
         self.next.heartbeat(*details)
 
 
-def _described(fn: Callable[..., Any]) -> tuple[ActivitySignature, bool]:
-    """An activity's signature, and whether it is dynamic: then its one argument is the list of raw values."""
+def _described(fn: Callable[..., Any]) -> tuple[ActivitySignature, ActionMark, bool]:
+    """An activity's signature, what it says about its action, and whether it is dynamic.
+
+    The one argument of a dynamic activity is the list of raw values.
+    """
     # An object with __call__ need not have a hash.
     return _described_once(fn) if getattr(type(fn), "__hash__", None) else _described_once.__wrapped__(fn)
 
 
 @lru_cache(maxsize=4096)
-def _described_once(fn: Callable[..., Any]) -> tuple[ActivitySignature, bool]:
+def _described_once(fn: Callable[..., Any]) -> tuple[ActivitySignature, ActionMark, bool]:
     definition = temporalio.activity._Definition.from_callable(fn)
-    return ActivitySignature.of(fn), definition is not None and not definition.name
+    return ActivitySignature.of(fn), mark_of(fn), definition is not None and not definition.name
 
 
 class _Refused(Exception):
@@ -374,8 +386,10 @@ def _decision(attempt: Attempt, judgement: Judgement) -> bytes:
     Of the arguments it holds what policies read, because only that was given to Cedar.
     """
     info, authorized = attempt.info, attempt.authorized
+    named = {} if judgement.resource is None else {"resource": judgement.resource}
     return compact_json(
         {
+            **named,
             "request": authorized.request.claims.jti if authorized else None,
             "request_digest": attempt.request_digest,
             "workflow_id": info.workflow_id,
@@ -384,6 +398,7 @@ def _decision(attempt: Attempt, judgement: Judgement) -> bytes:
             "activity_type": info.activity_type,
             "attempt": info.attempt,
             "principal": judgement.principal,
+            "vouched": attempt.vouched,
             "args": attempt.input_digest,
             "arguments": judgement.arguments.decode(),
             "fault": judgement.fault,

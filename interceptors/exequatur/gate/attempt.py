@@ -12,6 +12,7 @@ A6  Heartbeat details of an earlier attempt are signed by a worker that may (M1 
 A7  No activity type is named like one of our own Cedar actions.
 A8  After a workflow reset, Cedar also allows the action ``workflow.reset``.
 A9  Cedar allows, strictly (rules E of :mod:`exequatur.policy.engine`).
+A10  What the activity acts on, if it names that itself, can be told from the arguments and is of the declared type.
 
 Verification (A2, A3, A6) depends on bytes alone and is done once; A4, A5, A8 and A9 are judged again whenever asked.
 """
@@ -33,8 +34,11 @@ from exequatur.gate.gate import Gate
 from exequatur.gate.heartbeat import verify_details
 from exequatur.gate.wire import payloads_digest, read_activity_header
 from exequatur.identity.principal import UNAUTHENTICATED, Principal
+from exequatur.policy.action import UNMARKED, WORKFLOW_TYPE, ActionMark, resource_of
 from exequatur.policy.arguments import ActivitySignature, Conversion, convert_arguments
-from exequatur.policy.engine import PolicyRef, Verdict, decide
+from exequatur.policy.bundle import PolicyBundle
+from exequatur.policy.engine import PolicyRef, Verdict, decide, refused
+from exequatur.policy.scalars import Unrepresentable
 from exequatur.statements.encoding import compact_json
 from exequatur.statements.requests import Authorized, Task, verify_request
 from exequatur.statements.verification import audience, check_current
@@ -63,6 +67,10 @@ class Judgement:
     fault: str | None = None
     """Why Cedar was not asked about them."""
     principal: str = ""
+    resource: Mapping[str, str] | None = None
+    """What was acted on, where that was not the workflow."""
+    entity: Mapping[str, Any] | None = None
+    """The principal as the policies saw it; ``None`` where they were not asked."""
 
     @property
     def allowed(self) -> bool:
@@ -80,11 +88,13 @@ class Attempt:
     heartbeat: Sequence[Payload]
     signature: ActivitySignature
     args: Sequence[Any]
+    mark: ActionMark = UNMARKED
     authorized: Authorized | None = None
     """Set once A3 holds."""
     request_digest: str | None = None
     _verified: bool = False
     _arguments: Conversion | None = field(default=None)
+    _resource: dict[str, str] | str | None = None
 
     @property
     def arguments(self) -> Conversion:
@@ -93,10 +103,38 @@ class Attempt:
             self._arguments = convert_arguments(self.signature, self.args)
         return self._arguments
 
+    def resource(self) -> dict[str, str] | str:
+        """What is acted on, or a sentence why that cannot be told (A10). It is found out once."""
+        if self._resource is None:
+            self._resource = self._workflow if self.mark.resolver is None else self._named()
+        return self._resource
+
+    @property
+    def _workflow(self) -> dict[str, str]:
+        return {"type": WORKFLOW_TYPE, "id": self.info.workflow_id or ""}
+
+    def _named(self) -> dict[str, str] | str:
+        # Converted before: what a resolver changes about them is noticed when the body is entered.
+        arguments = self.arguments
+        if () in arguments.faults:
+            return arguments.faults[()]
+        try:
+            return resource_of(self.mark, self.signature.filled(self.args))
+        except Unrepresentable as err:
+            return f"The resource {err.reason}"
+
     @cached_property
     def input_digest(self) -> str:
         """Digest of the arguments' payloads."""
         return payloads_digest(self.input)
+
+    @property
+    def vouched(self) -> dict[str, Any] | None:
+        """What the grant says of the principal."""
+        if self.authorized is None:
+            return None
+        grant = self.authorized.chain.grant.claims
+        return {"attributes": grant.attributes, "parents": grant.parents}
 
     @cached_property
     def enforced(self) -> bool:
@@ -120,11 +158,7 @@ class Attempt:
             return replace(base, failure=GrantRejected, reason=err.reason)
         facts = self._facts(now)
         entity = principal.entity()
-        verdict: Verdict | None = None
-        if self.authorized and self.authorized.after_reset:  # [A8]
-            verdict = self._ask(policy.bundle, entity, RESET_ACTION, facts, reset=True)
-        if verdict is None or verdict.allowed:
-            verdict = self._ask(policy.bundle, entity, self.info.activity_type, facts)  # A9
+        verdict = self.verdict(policy.bundle, entity, facts)
         if verdict.ttl is not None:
             until = min(until, now + verdict.ttl.total_seconds())
         judged = replace(
@@ -135,6 +169,8 @@ class Attempt:
             arguments=compact_json(verdict.arguments),
             fault=verdict.fault,
             until=until,
+            resource=self._other_resource(),
+            entity=entity,
         )
         if verdict.allowed:
             return judged
@@ -230,14 +266,36 @@ class Attempt:
             "now": {"__extn": {"fn": "datetime", "arg": moment}},
         }
 
+    def verdict(self, bundle: PolicyBundle, entity: dict[str, Any], facts: dict[str, Any]) -> Verdict:
+        """What a bundle says: A8 and A9.
+
+        Args:
+            bundle: The bundle in force, or another one to compare it with.
+            entity: The principal in Cedar's form.
+            facts: Everything in Cedar's ``context`` but the arguments.
+        """
+        if self.authorized and self.authorized.after_reset:  # [A8]
+            reset = self._ask(bundle, entity, RESET_ACTION, facts, reset=True)
+            if not reset.allowed:
+                return reset
+        return self._ask(bundle, entity, self.info.activity_type, facts)  # A9
+
+    def _other_resource(self) -> dict[str, str] | None:
+        """What was acted on, if it was told and is not the workflow."""
+        found = self._resource
+        return found if isinstance(found, dict) and found != self._workflow else None
+
     def _ask(
-        self, bundle: Any, entity: dict[str, Any], action: str, facts: dict[str, Any], *, reset: bool = False
+        self, bundle: PolicyBundle, entity: dict[str, Any], action: str, facts: dict[str, Any], *, reset: bool = False
     ) -> Verdict:
+        resource = self._workflow if reset else self.resource()
+        if isinstance(resource, str):  # [A10]
+            return refused(resource)
         return decide(
             bundle,
             entity,
             {"type": "Action", "id": action},
-            {"type": "Workflow", "id": self.info.workflow_id or ""},
+            resource,
             NO_ARGUMENTS if reset else self.arguments,
             facts,
         )

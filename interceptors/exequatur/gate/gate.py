@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from exequatur.errors import JournalError, PolicyError
 from exequatur.gate.metrics import Metrics
@@ -15,12 +16,15 @@ from exequatur.gate.revocations import Revocations
 from exequatur.identity.workload import Workload
 from exequatur.lineage.journal import Journal
 from exequatur.policy.bundle import PolicyBundle
+from exequatur.policy.conformance import unfit
+from exequatur.policy.offer import Provenance
 from exequatur.settings import Settings
 from exequatur.statements.encoding import compact_json
 from exequatur.statements.trust import TrustStore
 
 if TYPE_CHECKING:
     from exequatur.gate.running import Running
+    from exequatur.gate.shadow import Shadow
 
 logger = logging.getLogger("exequatur")
 
@@ -32,12 +36,36 @@ STALE_AFTER = 5.0
 """Seconds without a look at the revocation feed after which it is not known what is revoked."""
 
 
+_SHOWN = 5
+"""Differences between policies and code that one error names."""
+
+
 @dataclass(frozen=True)
 class InForce:
-    """A policy bundle and how many there were before it in this process, plus one."""
+    """A policy bundle.
+
+    Args:
+        bundle: The bundle.
+        sequence: How many were in force before it in this process, plus one.
+        since: Seconds since 1970.
+        provenance: Who released it.
+    """
 
     bundle: PolicyBundle
     sequence: int
+    since: float
+    provenance: Provenance | None = None
+
+    def ended(self, now: float) -> str | None:
+        """Why it may not decide any more, or ``None`` while it may.
+
+        Args:
+            now: Seconds since 1970.
+        """
+        expires = None if self.provenance is None else self.provenance.expires
+        if expires is None or now < expires:
+            return None
+        return f"the release of policy bundle {self.bundle.digest} ended {now - expires:.0f} s ago; release it again"
 
 
 class Gate:
@@ -56,6 +84,7 @@ class Gate:
         bundle: PolicyBundle,
         revocations: Callable[[Callable[[], None]], Revocations],
         clock: Callable[[], float] = time.time,
+        provenance: Provenance | None = None,
     ) -> None:
         self.settings = settings
         self.trust = trust
@@ -63,10 +92,15 @@ class Gate:
         self.clock = clock
         self.metrics = Metrics()
         self.journal: Journal | None = None
-        self.policy = InForce(bundle, 1)
+        self.policy = InForce(bundle, 1, clock(), provenance)
         self.epoch = 1
         self.running: set[Running] = set()
+        self.shadow: Shadow | None = None
+        """Candidate policies that are compared with those in force."""
         self._lock = threading.Lock()
+        self._admitting = threading.Lock()
+        self._activities: list[Mapping[str, Callable[..., Any]]] = []
+        """Those of each running worker, by type."""
         self._archiving = threading.Lock()
         self._archived = 0
         """How many revocations the journal holds."""
@@ -80,17 +114,52 @@ class Gate:
         for each in running:
             each.look_again_soon()
 
-    def put_in_force(self, bundle: PolicyBundle) -> None:
-        """Swap the policy bundle. Running activities are judged by it at once."""
-        self.archive(bundle)
-        self.policy = InForce(bundle, self.policy.sequence + 1)
+    def put_in_force(self, bundle: PolicyBundle, provenance: Provenance | None = None) -> None:
+        """Swap the policy bundle. Running activities are judged by it at once.
+
+        Raises:
+            PolicyError: It does not fit the activities of the running workers; what was in force stays.
+        """
+        with self._admitting:
+            self.admit(bundle)
+            self.archive(bundle)
+            self.policy = InForce(bundle, self.policy.sequence + 1, self.clock(), provenance)
         self.metrics.policy_reloaded(refused=False)
+        self.metrics.policy_in_force(bundle.digest, provenance)
         logger.info(
             "Policy bundle %s is in force",
             bundle.digest,
             extra={"bundle": bundle.digest, "sequence": self.policy.sequence},
         )
         self._changed()
+
+    def admit(self, bundle: PolicyBundle) -> None:
+        """Refuse a bundle that does not fit the activities of the running workers, before it is put in force.
+
+        Raises:
+            PolicyError: Its schema cannot be read, lacks an activity, or declares other arguments than the code has.
+        """
+        for activities in (*self._activities, {}):  # with no worker the schema is still to be readable
+            _fit(bundle, activities, "The policies do not fit the activities of a worker in this process")
+
+    @contextmanager
+    def judging(self, activities: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+        """For as long as this lasts, no bundle is put in force that does not fit these activities.
+
+        Args:
+            activities: By activity type; dynamic ones are not among them.
+
+        Raises:
+            PolicyError: The bundle in force does not fit them.
+        """
+        with self._admitting:
+            _fit(self.policy.bundle, activities, "The policies do not fit the worker's activities")
+            self._activities.append(activities)
+        try:
+            yield
+        finally:
+            with self._admitting:
+                self._activities = [each for each in self._activities if each is not activities]
 
     def archive(self, bundle: PolicyBundle) -> None:
         """Put a bundle into the evidence, before the first decision that it makes."""
@@ -122,10 +191,10 @@ class Gate:
             self.archive_revocations()
 
     def refuse_bundle(self, error: PolicyError) -> None:
-        """Say that an edited bundle was refused and that the old one stays."""
+        """Say that changed policies were refused and that the old ones stay."""
         self.metrics.policy_reloaded(refused=True)
         logger.error(
-            "The edited policies were refused and bundle %s stays in force: %s",
+            "The changed policies were refused and bundle %s stays in force: %s",
             self.policy.bundle.digest,
             error,
             extra={"bundle": self.policy.bundle.digest, "sequence": self.policy.sequence},
@@ -148,6 +217,7 @@ class Gate:
         U2  The evidence journal cannot be written.
         U3  The revocation feed cannot be read, or was not read for too long.
         U4  This worker's own credential has ended.
+        U5  The release of the policies in force has ended.
         """
         now = self.clock()
         if not EARLIEST <= now <= LATEST:  # [U1]
@@ -158,7 +228,7 @@ class Gate:
             return f"it is not known what is revoked: {self.revocations.problem or 'the feed was not read in time'}"
         if not self.workload.valid(now):  # [U4]
             return f"this worker's credential has ended: {self.workload.problem or 'it is about to be renewed'}"
-        return None
+        return self.policy.ended(now)  # [U5]
 
     def renew_credential(self) -> None:
         """Renew this worker's credential if it is time, and only by a clock that can be right.
@@ -181,3 +251,10 @@ class Gate:
         if self.journal is None:
             raise JournalError("The evidence journal is open only while a worker runs")
         return self.journal
+
+
+def _fit(bundle: PolicyBundle, activities: Mapping[str, Callable[..., Any]], sentence: str) -> None:
+    problems = unfit(bundle, activities)
+    if problems:
+        more = f" ({len(problems) - _SHOWN} more)" if len(problems) > _SHOWN else ""
+        raise PolicyError(f"{sentence}: {'. '.join(problems[:_SHOWN])}{more}.")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import lru_cache
 
-from temporalio.common import MetricCounter, MetricHistogramTimedelta, MetricMeter
+from temporalio.common import MetricCounter, MetricGauge, MetricHistogramTimedelta, MetricMeter
+
+from exequatur.policy.offer import Provenance
 
 
 class Metrics:
@@ -17,6 +19,9 @@ class Metrics:
     exequatur_rechecks                    re-checks that judged again, by outcome
     exequatur_revocations                 attempts ended while running
     exequatur_policy_reloads              by outcome: in_force or refused
+    exequatur_policy_in_force             1 by digest, name, version, channel and sequence; 0 once it no longer is
+    exequatur_shadow_decisions            of candidate policies, by activity_type and outcome: same, would_allow,
+                                          would_deny or dropped
     exequatur_receipt_rejections          by activity_type and enforced; not on replay
     ===================================== ===========================================
     """
@@ -26,7 +31,10 @@ class Metrics:
         decisions = meter.create_counter("exequatur_decisions", "Decisions of the gate")
         rechecks = meter.create_counter("exequatur_rechecks", "Re-checks of running activities")
         reloads = meter.create_counter("exequatur_policy_reloads", "Policy bundles loaded or refused")
+        self._in_force = meter.create_gauge("exequatur_policy_in_force", "Policy bundle in force")
+        self._last_in_force: MetricGauge | None = None
         self._latency = meter.create_histogram_timedelta("exequatur_gate_latency", "Time that the gate took")
+        self._shadows = meter.create_counter("exequatur_shadow_decisions", "Decisions of candidate policies")
         self._rejections = meter.create_counter("exequatur_receipt_rejections", "Results without a valid receipt")
         self._revocations = meter.create_counter("exequatur_revocations", "Attempts ended while running")
 
@@ -59,8 +67,21 @@ class Metrics:
     def revoked(self, activity_type: str) -> None:
         self._revocations.add(1, {"activity_type": activity_type})
 
+    def shadowed(self, outcome: str, activity_type: str) -> None:
+        self._shadows.add(1, {"outcome": outcome, "activity_type": activity_type})
+
     def receipt_rejected(self, activity_type: str, *, enforced: bool) -> None:
         self._rejections.add(1, {"activity_type": activity_type, "enforced": enforced})
 
     def policy_reloaded(self, *, refused: bool) -> None:
         self._reloads["refused" if refused else "in_force"].add(1)
+
+    def policy_in_force(self, digest: str, provenance: Provenance | None) -> None:
+        if self._last_in_force is not None:
+            self._last_in_force.set(0)
+        attributes: dict[str, str | int] = {"digest": digest}
+        if provenance is not None:
+            attributes |= {"name": provenance.name, "version": provenance.version, "channel": provenance.channel}
+            attributes["sequence"] = provenance.sequence or 0
+        self._last_in_force = self._in_force.with_additional_attributes(attributes)
+        self._last_in_force.set(1)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import contextvars
 import functools
 import inspect
 import logging
@@ -64,6 +65,8 @@ class Running:
         self.started = gate.clock()
         self.revoked: Judgement | None = None
         self.loop = asyncio.get_running_loop()
+        self._here = contextvars.copy_context()
+        """The activity's context: whoever asks for another look, it is made where a clock finds this attempt."""
         self._something: asyncio.Future[None] = self.loop.create_future()
         """Done when the body is, or when the authorization has gone."""
         self._over = False
@@ -160,7 +163,7 @@ class Running:
     def look_again(self) -> None:
         """B3, on the event loop."""
         if self.revoked is None:
-            self._still_allowed()
+            self._here.run(self._still_allowed)
 
     def look_again_soon(self) -> None:
         """B3, from any thread."""

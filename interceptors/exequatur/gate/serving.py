@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -12,10 +14,14 @@ from pathlib import Path
 from exequatur.gate.gate import Gate
 from exequatur.lineage.journal import Journal
 from exequatur.lineage.shipper import Shipper
-from exequatur.policy.folder import PolicyFolder, PolicyWatch
+from exequatur.policy.folder import PolicyWatch
+from exequatur.policy.offer import Offer, PolicySource
+from exequatur.release.report import remove_report, report_of, write_report
 
 _SETTLE = 0.05
 """Seconds in which a folder that is being edited has to look the same."""
+_PATIENCE = 2.0
+"""Seconds that a workflow's start waits for a place that is slow to say whether the policies have changed."""
 
 logger = logging.getLogger("exequatur")
 
@@ -26,24 +32,27 @@ class Serving:
     Args:
         gate: What it keeps up to date.
         journal: The folder of the evidence journal.
-        policies: The folder that is watched.
+        policies: What is watched.
+        state_dir: Where it is told what is in force.
     """
 
-    def __init__(self, gate: Gate, journal: Path, policies: PolicyFolder) -> None:
+    def __init__(self, gate: Gate, journal: Path, policies: PolicySource, state_dir: Path) -> None:
         self._gate = gate
         self._journal = journal
         self._policies = policies
+        self._state_dir = state_dir
         self._lock = threading.Lock()
         self._workers = 0
         self._stop = threading.Event()
         self._watch = PolicyWatch(
             policies,
             gate.settings.policy_poll_interval.total_seconds(),
-            on_change=gate.put_in_force,
+            on_change=self._adopt,
             on_refused=gate.refuse_bundle,
-            current=gate.policy.bundle.digest,
+            current=Offer(gate.policy.bundle, gate.policy.provenance),
         )
         self._refreshed = policies.state()
+        self._refreshing = threading.Lock()
         self._thread: threading.Thread | None = None
         self._shipper: Shipper | None = None
         if store := gate.settings.evidence_store:
@@ -51,12 +60,40 @@ class Serving:
 
     async def refresh(self) -> None:
         """Bring the policies up to date in a process that runs no worker and so does not watch them."""
-        if self._workers == 0 and self._policies.state() != self._refreshed:
-            # Two looks, because editors write in pieces.
-            self._watch.scan()
-            await asyncio.sleep(_SETTLE)
-            self._watch.scan()
-            self._refreshed = self._policies.state()
+        if self._workers == 0:
+            # In a thread, because the place may be slow; it goes on there when nobody waits any more.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.to_thread(self._refresh), _PATIENCE)
+
+    def _refresh(self) -> None:
+        if not self._refreshing.acquire(timeout=_PATIENCE):
+            return
+        try:
+            if self._policies.state() != self._refreshed:
+                # Two looks, because editors write in pieces.
+                self._watch.scan()
+                time.sleep(_SETTLE)
+                self._watch.scan()
+                self._refreshed = self._policies.state()
+        finally:
+            self._refreshing.release()
+
+    def _adopt(self, offer: Offer) -> None:
+        """Put an offer in force.
+
+        Raises:
+            PolicyError: It is refused.
+        """
+        self._gate.admit(offer.bundle)  # before it is remembered as the newest
+        self._policies.accept(offer)
+        self._gate.put_in_force(offer.bundle, offer.provenance)
+        self._report()
+
+    def _report(self) -> None:
+        """Tell what is in force while this process serves workers."""
+        if self._workers:
+            policy = self._gate.policy
+            write_report(self._state_dir, report_of(policy.bundle.digest, policy.provenance, policy.since))
 
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[None]:
@@ -79,6 +116,7 @@ class Serving:
             if self._workers == 0:
                 self._start()
             self._workers += 1
+            self._report()
         try:
             # Before the worker polls: what it does is to be covered by the credential.
             self._gate.renew_credential()
@@ -94,6 +132,8 @@ class Serving:
         gate.begin_evidence(Journal.open(self._journal))
         gate.revocations.refresh()
         self._watch.start()
+        if gate.shadow:
+            gate.shadow.start()
         self._stop = threading.Event()
         self._thread = threading.Thread(
             target=self._follow, args=(self._stop,), name="exequatur-revocations", daemon=True
@@ -107,11 +147,14 @@ class Serving:
         self._watch.stop()
         if self._thread:
             self._thread.join(timeout=5)
+        if self._gate.shadow:
+            self._gate.shadow.stop()
         if journal := self._gate.journal:
             self._gate.begin_evidence(None)
             journal.close()
         if self._shipper:
             self._shipper.stop()
+        remove_report(self._state_dir)
 
     def _follow(self, stop: threading.Event) -> None:
         """Follow the revocation feed and keep the credential fresh, apart from the event loop."""

@@ -48,7 +48,18 @@ from exequatur.lineage import note as notes
 from exequatur.lineage.checkpoint import Checkpoint
 from exequatur.lineage.link import Link, check_link, genesis_of, linked
 from exequatur.lineage.record import Record
-from exequatur.lineage.store_records import PAGE, Log, fitting, insert_into, link_of, locked, merge, page_of, prune
+from exequatur.lineage.store_records import (
+    BUNDLES,
+    PAGE,
+    Log,
+    fitting,
+    insert_into,
+    link_of,
+    locked,
+    merge,
+    page_of,
+    prune,
+)
 from exequatur.lineage.store_schema import checkpoints, connect, logs, name_of, records, transaction
 from exequatur.lineage.subject import subject_of
 from exequatur.statements.encoding import digest
@@ -456,7 +467,8 @@ class EvidenceStore:
                 bundles.add(bundle)
             yield link
         for address in sorted(bundles):
-            yield from islice(self._links(records.c.address == address), 1)
+            for kind in BUNDLES:
+                yield from islice(self._links(and_(records.c.address == address, records.c.kind == kind)), 1)
         # What was revoked is about no single run, and may have been about these.
         yield from self.of_kind("revocation")
 

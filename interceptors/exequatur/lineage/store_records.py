@@ -23,7 +23,8 @@ from exequatur.statements.encoding import digest
 
 PAGE = 500  # records read or written at a time
 _PAGE_BYTES = 8 * 1024 * 1024  # of bodies, unless one alone is larger
-_BUNDLE = "bundle"
+BUNDLES = ("bundle", "candidate")
+"""Records that are an archived policy bundle: one that was in force, or one that was only compared with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,21 +176,22 @@ def _row(link: Link) -> dict[str, Any]:
         "workflow_id": subject.workflow_id,
         "run_id": subject.run_id,
         "bundle": subject.bundle,
-        "address": digest(record.body) if record.kind == _BUNDLE else None,
+        "address": digest(record.body) if record.kind in BUNDLES else None,
     }
 
 
 def prune(db: Connection, before: float) -> int:
     """Delete what is older than a time, see :meth:`exequatur.lineage.store.EvidenceStore.prune`."""
     table = records.c
-    copies = select(table.log_id, table.idx, table.address, table.at).where(table.address.is_not(None))
+    copies = select(table.log_id, table.idx, table.address, table.at, table.kind).where(table.address.is_not(None))
     needed = set(db.scalars(select(table.bundle).where(table.at >= before, table.bundle.is_not(None)).distinct()))
-    latest: dict[str, tuple[float, str, int]] = {}
-    last: dict[str, tuple[str, int]] = {}
-    for log_id, idx, address, at in db.execute(copies.order_by(table.log_id, table.idx)):
-        latest[address] = max(latest.get(address, (at, log_id, idx)), (at, log_id, idx))
-        last[log_id] = (log_id, idx)
-    kept = {latest[address][1:] for address in needed if address in latest}.union(last.values())
+    latest: dict[tuple[str, str], tuple[float, str, int]] = {}
+    last: dict[tuple[str, str], tuple[str, int]] = {}
+    for log_id, idx, address, at, kind in db.execute(copies.order_by(table.log_id, table.idx)):
+        latest[address, kind] = max(latest.get((address, kind), (at, log_id, idx)), (at, log_id, idx))
+        # A candidate that came later must not push out what is in force.
+        last[log_id, kind] = (log_id, idx)
+    kept = {place[1:] for (address, _), place in latest.items() if address in needed}.union(last.values())
     deleted = db.execute(delete(records).where(table.at < before, table.address.is_(None))).rowcount
     old = db.execute(select(table.log_id, table.idx).where(table.at < before, table.address.is_not(None))).all()
     for log_id, idx in old:

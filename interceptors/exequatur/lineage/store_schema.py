@@ -106,6 +106,15 @@ checkpoints = Table(
     Column("root", LargeBinary, nullable=False),
     Column("note", Exact, nullable=False),
 )
+releases = Table(
+    "policy_releases",
+    _metadata,
+    Column("name", String, primary_key=True),
+    Column("channel", String, primary_key=True),
+    Column("sequence", BigInteger, primary_key=True),
+    Column("address", String, nullable=False),
+    Column("file", LargeBinary, nullable=False),
+)
 
 STEPS: tuple[tuple[str, ...], ...] = (
     (
@@ -123,6 +132,10 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE evidence_checkpoints (address TEXT PRIMARY KEY, origin_digest TEXT NOT NULL,"
         " origin {bytes} NOT NULL, size BIGINT NOT NULL, root {bytes} NOT NULL, note {bytes} NOT NULL)",
         "CREATE INDEX evidence_checkpoints_by_origin ON evidence_checkpoints (origin_digest, size, address)",
+    ),
+    (
+        "CREATE TABLE policy_releases (name TEXT NOT NULL, channel TEXT NOT NULL, sequence BIGINT NOT NULL,"
+        " address TEXT NOT NULL, file {bytes} NOT NULL, PRIMARY KEY (name, channel, sequence))",
     ),
 )
 """What takes a store from version 0 to 1, from 1 to 2, and so on; ``{bytes}`` is the database's type for bytes."""
@@ -221,6 +234,10 @@ def _url(where: str | Path) -> tuple[URL, dict[str, Any]]:
         memory = url.database in {None, "", ":memory:"}
         return url.set(drivername="sqlite+pysqlite", database=None if memory else url.database), {}
     if backend in {"postgresql", "postgres"} and driver in {"", "pg8000"}:
+        if not url.username:  # the driver needs it
+            raise ConfigurationError(
+                "the URL of a PostgreSQL evidence store names no user: postgresql://USER@HOST/DATABASE"
+            )
         arguments = _postgresql_arguments(url)
         return url.set(drivername="postgresql+pg8000", query={}), arguments
     raise ConfigurationError(

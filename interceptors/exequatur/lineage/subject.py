@@ -12,6 +12,7 @@ from typing import Any
 
 from exequatur.statements.encoding import from_base64url, strict_json
 
+_PLAIN = frozenset({"decision", "shadow"})
 _SIGNED = frozenset({"receipt", "seal"})
 _LONGEST_WORKFLOW_ID = 2048
 _LONGEST_RUN_ID = 200
@@ -41,12 +42,12 @@ def subject_of(kind: str, body: bytes) -> Subject:
     """Find out which run a record is about; hostile bytes give an empty subject, never an error.
 
     Args:
-        kind: Of the record: ``"decision"`` is a JSON object, ``"receipt"`` and ``"seal"`` are compact JWS. Records of
-            another kind, such as a policy bundle, are about no run.
+        kind: Of the record: ``"decision"`` and ``"shadow"`` are JSON objects, ``"receipt"`` and ``"seal"`` are compact
+            JWS. Records of another kind, such as a policy bundle, are about no run.
         body: Of the record.
     """
     try:
-        if kind == "decision":
+        if kind in _PLAIN:
             claims = strict_json(body)
         elif kind in _SIGNED:
             # A seal's credential follows it.

@@ -7,8 +7,11 @@ A2  Nothing is rounded, truncated or coerced: a value is exact in Cedar or it is
 A3  No argument can pass for a Cedar escape: a record with a key ``__entity``, ``__extn`` or ``__expr`` is a fault.
 A4  None is an absent attribute where the declaration allows None, else a fault.
 A5  Absence is truthful: an absent key is a fault unless it is not declared in a closed record, is declared as not
-    required, or is an optional that is None. Otherwise ``has`` would be false for a value that the body may see.
+    required, by the code or for a dict by the schema, or is an optional that is None. Otherwise ``has`` would be false
+    for a value that the body may see.
 A6  Size is bounded: depth, number of values, length of strings.
+A7  Numbers have the declared kind: where fractions are declared, a whole number is a decimal, too; where only whole
+    numbers are, a fraction is a fault.
 
 Example: ``refund(order: Order, amount: float)`` called with ``(Order("o-1"), 600.5)`` becomes
 ``{"order": {"id": "o-1"}, "amount": {"__extn": {"fn": "decimal", "arg": "600.5"}}}``.
@@ -18,11 +21,12 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import Enum
 from typing import Any, cast
 
 from exequatur.policy.hints import RESERVED_KEYS, UNKNOWN, ClassPlan, Hint, plan_of, typed_dict_keys
-from exequatur.policy.scalars import LONG_MAX, LONG_MIN, SCALARS, Unrepresentable, long
+from exequatur.policy.scalars import LONG_MAX, LONG_MIN, SCALARS, Unrepresentable, decimal
 from exequatur.policy.signature import ActivitySignature, Parameter
 
 __all__ = ["ActivitySignature", "Conversion", "convert_arguments", "dotted"]
@@ -64,11 +68,18 @@ class Conversion:
     open: frozenset[Path] = frozenset()
     nones: frozenset[Path] = frozenset()
 
-    def fault_for(self, reads: Iterable[Path]) -> tuple[Path, str] | None:
+    def fault_for(
+        self,
+        reads: Iterable[Path],
+        contents: frozenset[Path] | None = None,
+        optional: frozenset[Path] = frozenset(),
+    ) -> tuple[Path, str] | None:
         """Return the first fault that one of the given reads could run into.
 
         Args:
             reads: Argument paths that policies can read; ``()`` reads everything.
+            contents: Those of which they read more than whether they are there; all of them if absent.
+            optional: What a schema declares as optional: where a dict lacks that key, its absence was foreseen.
 
         Returns:
             Path and sentence: a fault at, above or below a read, or a key that is absent although it could exist (A5).
@@ -76,7 +87,7 @@ class Conversion:
         if not self.faults and not self.open:
             return None
         for read in sorted(reads):
-            found = self._fault_at(read)
+            found = self._fault_at(read, optional, content=contents is None or read in contents)
             if found is not None:
                 return found
         return None
@@ -92,26 +103,26 @@ class Conversion:
                 if key not in source:
                     break
                 node = source[key]
-                if length == len(read) or type(node) is not dict or "__extn" in node:
+                if length == len(read) or _is_leaf(node):
                     target[key] = node
                     break
                 source, target = node, target.setdefault(key, {})
         return out
 
-    def _fault_at(self, read: Path) -> tuple[Path, str] | None:
+    def _fault_at(self, read: Path, optional: frozenset[Path], *, content: bool) -> tuple[Path, str] | None:
         for length in range(len(read) + 1):
             if read[:length] in self.faults:
                 return read[:length], self.faults[read[:length]]
-        for path in sorted(self.faults):
+        for path in sorted(self.faults) if content else ():
             if path[: len(read)] == read:
                 return path, self.faults[path]
         node: Any = self.value
         for length, key in enumerate(read):
-            if type(node) is not dict or "__extn" in node:
+            if _is_leaf(node):
                 return None
             if key not in node:
                 here = read[: length + 1]
-                if read[:length] in self.open and here not in self.nones:
+                if read[:length] in self.open and here not in self.nones and here not in optional:
                     return here, _sentence(here, "is not given, and a policy reads it")
                 return None
             node = node[key]
@@ -136,6 +147,11 @@ def convert_arguments(signature: ActivitySignature, args: Sequence[Any]) -> Conv
     except BaseException:  # A1
         return Conversion({}, {(): "the arguments could not be read"})
     return Conversion(value, converter.faults, frozenset(converter.open), frozenset(converter.nones))
+
+
+def _is_leaf(node: Any) -> bool:
+    """Whether a part of a Cedar JSON value has no members: an extension value and an entity look like records."""
+    return type(node) is not dict or "__extn" in node or "__entity" in node
 
 
 def dotted(path: Path) -> str:
@@ -232,6 +248,10 @@ class _Converter:
             return self._text(value)
         scalar = SCALARS.get(cls)
         self._count(1)
+        if hint.number == "decimal" and cls is int:  # [A7]
+            return decimal(Decimal(value))
+        if hint.number == "long" and cls in (float, Decimal):  # [A7]
+            raise Unrepresentable("is a number with fractions where a whole one is declared")
         if scalar is not None:
             return scalar(value)
         if depth >= MAX_DEPTH:
@@ -243,7 +263,7 @@ class _Converter:
         if issubclass(cls, Enum):
             if value._value_ is None:
                 raise Unrepresentable("is an enum member whose value is None")
-            return self._convert(value._value_, UNKNOWN, path, depth + 1)
+            return self._convert(value._value_, Hint(number=hint.number), path, depth + 1)
         plan = plan_of(cast(Any, cls))
         if plan is not None:
             return self._instance(value, plan, path, depth + 1)
@@ -257,7 +277,7 @@ class _Converter:
         if issubclass(cls, str):
             return self._text(str.__str__(value))
         if issubclass(cls, int):
-            return long(int.__int__(value))
+            return self._convert(int.__int__(value), hint, path, depth + 1)
         if issubclass(cls, float):
             return SCALARS[float](float.__float__(value))
         raise Unrepresentable(f"is of type {cls.__name__[:60]}, which Cedar cannot represent")
@@ -341,7 +361,7 @@ class _Converter:
             kind = type(item)
             if (
                 (kind is str and len(item) <= _SHORT and item.isascii())
-                or (kind is int and LONG_MIN <= item <= LONG_MAX)
+                or (kind is int and hint.number != "decimal" and LONG_MIN <= item <= LONG_MAX)
                 or kind is bool
             ):
                 out[name] = item

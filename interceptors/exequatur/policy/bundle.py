@@ -3,39 +3,53 @@
 Rules:
 
 B1  Every file parses by itself and all policies parse together; otherwise there is no bundle.
-B2  With a schema, every policy validates strictly against it and every entity conforms to it.
-B3  Two policies never share a name, so that a decision names exactly one.
+B2  With a schema, every entity conforms to it, and in a strict bundle every policy validates strictly against it.
+B3  In a strict bundle two policies never share a name, so that a decision names exactly one, and annotations are sound.
 B4  A bundle never changes, and :meth:`PolicyBundle.evaluate` is Cedar's answer, unchanged.
+
+A bundle for the gate is strict. One that is not holds whatever Cedar accepts: Cedar evaluates policies that do not
+validate, and knows no names. Its :attr:`PolicyBundle.fault` then says why the gate does not decide by it.
 """
 
 import datetime
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import cedarpy
-from cedarpy import PolicySet, Schema, pst
+from cedarpy import Schema, pst
 
 from exequatur.errors import PolicyError
-from exequatur.policy.entities import ACTION_TYPE, EntityStore
-from exequatur.policy.reads import argument_reads, fact_reads
+from exequatur.policy.actions import ActionIndex, Scope, scope_of
+from exequatur.policy.entities import EntityStore
+from exequatur.policy.parsing import (
+    LocatedPolicy,
+    locations,
+    parse_policies,
+    parse_schema,
+    policy_nodes,
+    position,
+    told_apart,
+    validation_fault,
+)
 from exequatur.policy.schema import SchemaModel, read_schema
 from exequatur.policy.source import BundleSource, SourceFile, check_size, read_folder
-from exequatur.policy.syntax import Place, parse_error_offset, place_of, statements
+from exequatur.policy.types import Path as ArgumentPath
+from exequatur.policy.types import RecordType, attributes_of
+
+__all__ = ["Decision", "EntityRef", "LocatedPolicy", "PolicyBundle", "PolicyInfo"]
 
 EntityRef = str | Mapping[str, str]
 """An entity: ``'Type::"id"'`` or ``{"type": ..., "id": ...}``; the second form takes any id without escaping."""
 
-_T = TypeVar("_T")
+_Header = tuple[pst.Effect, Mapping[str, str]]
 _TTL = re.compile(r"([1-9][0-9]{0,6})(s|m|h)")
 _TTL_UNITS = {"s": "seconds", "m": "minutes", "h": "hours"}
-#: Distinct actions whose reads are remembered; a worker has at most some hundred activity types.
-_MAX_ACTIONS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +72,19 @@ class PolicyInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class LocatedPolicy:
-    """Where a policy is written.
+class DeclaredArguments:
+    """What a schema declares for the arguments of an action.
 
     Args:
-        file: The file's name.
-        start: Offset of its first word in that file.
-        place: Line and column of that word.
-        text: The policy, without comments before it.
+        record: The type of ``context.args``.
+        optional: Paths of the attributes that need not be there.
     """
 
-    file: str
-    start: int
-    place: Place
-    text: str
+    record: RecordType
+    optional: frozenset[ArgumentPath]
 
-    def __str__(self) -> str:
-        return f"{self.file}:{self.place}"
+
+_NO_ARGUMENTS = DeclaredArguments(RecordType(), frozenset())
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +105,12 @@ class Decision:
 class PolicyBundle:
     """A parsed, immutable policy bundle; build it with :meth:`from_folder` or :meth:`from_parts`."""
 
-    def __init__(self, source: BundleSource) -> None:
+    def __init__(self, source: BundleSource, *, strict: bool = True) -> None:
         """Parse and validate a bundle.
 
         Args:
             source: The bundle's texts.
+            strict: Refuse what Cedar can evaluate and the gate must not decide by (B2, B3).
 
         Raises:
             PolicyError: B1, B2 or B3 does not hold; the message names the file and the next step.
@@ -107,45 +118,58 @@ class PolicyBundle:
         check_size(source)
         self._source = source
         self._digest = source.digest
-        templates = [_parse_file(file) for file in source.policies]
-        self._policy_set = _parse_together(source)
-        nodes = self._policy_set.to_pst()
-        self._located = located = _locations(source)
-        self._static = dict(sorted(nodes.static_policies.items(), key=lambda item: _position(item[0])))
-        self._order = {policy_id: index for index, policy_id in enumerate(self._static)}
-        schema = _parse_schema(source.schema) if source.schema else None
-        if schema is not None:
-            _validate(source, schema, located)
-        self._entities = EntityStore(source, schema)
-        infos, unnamed = _describe(self._static, located)
+        self._policy_set = parse_policies(source)  # B1
+        self._located = locations(source)
+        self._faults: list[str] = []
+        """What B2 and B3 find, other than by validation."""
+        scopes, headers = self._analysed()
+        if strict and self._faults:
+            raise PolicyError(self._faults[0])
+        self._schema = parse_schema(source.schema) if source.schema else None
+        if strict and self._validation_fault:  # B2
+            raise PolicyError(self._validation_fault)
+        self._entities = EntityStore(source, self._schema, strict=strict)
+        infos, unnamed, faults = _describe(headers, self._located)
+        if strict and faults:  # B3
+            raise PolicyError(faults[0])
+        self._faults += faults
         self._policies: Mapping[str, PolicyInfo] = MappingProxyType(infos)
-        self._warnings = tuple(_warnings(schema, infos, unnamed, sum(templates)))
-        self._reads: Callable[[str], frozenset[tuple[str, ...]]] = lru_cache(_MAX_ACTIONS)(self._compute_reads)
-        self._fact_reads: Callable[[str], frozenset[str] | None] = lru_cache(_MAX_ACTIONS)(self._compute_fact_reads)
+        texts: dict[str, str] = {}
+        if scopes is not None and told_apart(self._policy_set, self._located):
+            texts = {policy_id: self._located[policy_id].text for policy_id in scopes}
+        self._index = ActionIndex(scopes, self._policy_set, texts, self._entities.groups_of, self._entities.actions)
+        templates = len(self._policy_set.templates())
+        self._warnings = tuple(_warnings(self._schema, len(self._policy_set), unnamed, templates))
 
     @classmethod
     def from_parts(
-        cls, policies: str, schema: str | None = None, entities: list[dict[str, Any]] | None = None
+        cls,
+        policies: str,
+        schema: str | None = None,
+        entities: list[dict[str, Any]] | None = None,
+        *,
+        strict: bool = False,
     ) -> "PolicyBundle":
-        """Build a bundle from texts.
+        """Build a bundle from texts, whatever Cedar accepts.
 
         Args:
             policies: Cedar policies.
             schema: Cedar schema, in Cedar or JSON syntax; without it policies are evaluated unvalidated.
             entities: Cedar JSON entities.
+            strict: Refuse what the gate must not decide by, as :meth:`from_folder` does.
 
         Returns:
             The bundle.
 
         Raises:
-            PolicyError: It is refused (B1 to B3).
+            PolicyError: Cedar refuses it, or it is not strict and has to be.
         """
         try:
             entity_file = SourceFile("entities", _dump(entities)) if entities else None
         except (TypeError, ValueError, RecursionError) as error:
             raise PolicyError(f"The entities are not JSON: {error}.") from None
         schema_file = SourceFile("schema", schema) if schema is not None else None
-        return cls(BundleSource((SourceFile("policies", policies),), schema_file, entity_file))
+        return cls(BundleSource((SourceFile("policies", policies),), schema_file, entity_file), strict=strict)
 
     @classmethod
     def from_folder(cls, path: str | Path) -> "PolicyBundle":
@@ -178,6 +202,28 @@ class PolicyBundle:
         return self._warnings
 
     @cached_property
+    def fault(self) -> str | None:
+        """Why the gate must not decide by this bundle (B2, B3); None for a strict one."""
+        return next(iter(self._faults), None) or self._validation_fault
+
+    @cached_property
+    def _validation_fault(self) -> str | None:
+        return validation_fault(self._source, self._schema, self._located) if self._schema is not None else None
+
+    def _analysed(self) -> tuple[Mapping[str, Scope] | None, Mapping[str, _Header]]:
+        """What the policies are about and say; nothing where Cedar evaluates them and cannot show them: a fault."""
+        scopes: dict[str, Scope] = {}
+        headers: dict[str, _Header] = {}
+        try:
+            for policy_id, node in policy_nodes(self._policy_set, self._located):
+                scopes[policy_id] = scope_of(node)
+                headers[policy_id] = (node.effect, dict(node.annotations))
+        except (PolicyError, ValueError) as error:
+            self._faults.append(str(error))
+            return None, {}
+        return scopes, headers
+
+    @cached_property
     def model(self) -> SchemaModel | None:
         """What the schema declares; None without a schema.
 
@@ -186,6 +232,31 @@ class PolicyBundle:
         """
         schema = self._source.schema
         return read_schema(schema.text, schema.name) if schema else None
+
+    def declared_arguments(self, action_id: str) -> DeclaredArguments | None:
+        """Return what the schema declares for ``context.args`` of an action; None without a schema.
+
+        Args:
+            action_id: The id of the action, whose type is ``Action``; one that is not declared has no arguments.
+
+        Raises:
+            PolicyError: As for :attr:`model`.
+        """
+        declared = self._declared_arguments
+        return None if declared is None else declared.get(action_id, _NO_ARGUMENTS)
+
+    @cached_property
+    def _declared_arguments(self) -> Mapping[str, DeclaredArguments] | None:
+        model = self.model
+        if model is None:
+            return None
+        records = {name: action.args or RecordType() for name, action in model.actions.items()}
+        return {
+            name: DeclaredArguments(
+                record, frozenset(path for path, each in attributes_of(record) if not each.required)
+            )
+            for name, record in records.items()
+        }
 
     @property
     def located(self) -> Mapping[str, LocatedPolicy]:
@@ -209,7 +280,7 @@ class PolicyBundle:
         """Return Cedar's answer, unchanged (B4).
 
         The schema is not applied to the request: an optional that is None or a value that no policy reads would make
-        a context non-conforming, and Cedar would read typed strings differently. Policies and entities are validated.
+        a context non-conforming, and Cedar would read typed strings differently.
 
         Args:
             principal: Who acts.
@@ -226,11 +297,23 @@ class PolicyBundle:
         except (ValueError, TypeError, RecursionError) as error:
             return Decision(False, (), (f"principal entity: {error}",))
         request = {"principal": principal, "action": action, "resource": resource, "context": dict(context)}
-        result = cedarpy.is_authorized(request, self._policy_set, entities)
+        asked = self._index.slice_for(action)
+        result = cedarpy.is_authorized(request, asked.policies, entities)
         diagnostics = result.diagnostics
         # Cedar reports in the order of a hash table; evidence must not depend on it.
-        reasons = sorted(diagnostics.reasons, key=lambda policy_id: (self._order.get(policy_id, -1), policy_id))
-        return Decision(result.allowed, tuple(reasons), tuple(sorted(diagnostics.errors)))
+        return Decision(
+            result.allowed,
+            tuple(sorted(map(asked.reason, diagnostics.reasons), key=position)),
+            tuple(sorted(map(asked.error, diagnostics.errors))),
+        )
+
+    def applicable(self, action_id: str) -> tuple[str, ...]:
+        """Return the Cedar ids of the policies whose scope admits an action, in the order of the bundle.
+
+        Args:
+            action_id: The id of the action, whose type is ``Action``.
+        """
+        return self._index.of(action_id).ids
 
     def reads(self, action_id: str) -> frozenset[tuple[str, ...]]:
         """Return the argument paths that policies which can apply to an action can read.
@@ -241,7 +324,11 @@ class PolicyBundle:
         Returns:
             Paths below ``context.args``; ``()`` means all of them.
         """
-        return self._reads(action_id)
+        return self._index.of(action_id).reads
+
+    def content_reads(self, action_id: str) -> frozenset[tuple[str, ...]]:
+        """Return those of :meth:`reads` of which policies read more than whether they are there."""
+        return self._index.of(action_id).contents
 
     def fact_reads(self, action_id: str) -> frozenset[str] | None:
         """Return the attributes of ``context`` that policies which can apply to an action can read.
@@ -252,147 +339,47 @@ class PolicyBundle:
         Returns:
             Their names, ``args`` among them; None means any.
         """
-        return self._fact_reads(action_id)
-
-    def _compute_reads(self, action_id: str) -> frozenset[tuple[str, ...]]:
-        return argument_reads(self._applicable(action_id))
-
-    def _compute_fact_reads(self, action_id: str) -> frozenset[str] | None:
-        return fact_reads(self._applicable(action_id))
-
-    def _applicable(self, action_id: str) -> list[pst.Template]:
-        groups = self._entities.groups_of(action_id)
-        own = (ACTION_TYPE, action_id)
-        return [policy for policy in self._static.values() if _can_apply(policy.action, own, groups)]
-
-
-def _can_apply(constraint: pst.ActionConstraint, own: tuple[str, str], groups: frozenset[tuple[str, str]]) -> bool:
-    if isinstance(constraint, pst.ActionEq):
-        return (str(constraint.entity.type), constraint.entity.id) == own
-    if isinstance(constraint, pst.ActionIn):
-        return any((str(entity.type), entity.id) in groups for entity in constraint.entities)
-    return True
+        return self._index.of(action_id).facts
 
 
 def _dump(entities: list[dict[str, Any]]) -> str:
     return json.dumps(entities, allow_nan=False)
 
 
-def _position(policy_id: str) -> tuple[int, str]:
-    digits = policy_id.removeprefix("policy")
-    return (int(digits) if digits.isdecimal() else -1, policy_id)
-
-
-def _parse_file(file: SourceFile) -> int:
-    """Parse one file by itself, so that an error names it; return how many templates it holds (B1)."""
-    try:
-        parsed = PolicySet.from_str(file.text, release_gil=True)
-    except ValueError as error:
-        raise PolicyError(
-            f"{_place_of_error(file)}: Cedar cannot parse this policy: {error}. Correct it and save it again."
-        ) from None
-    try:
-        return len(parsed.to_pst().templates)
-    except ValueError as error:
-        raise PolicyError(f"{file.name}: {error}. Split the condition into several policies.") from None
-
-
-def _place_of_error(file: SourceFile) -> str:
-    """Where the first policy that Cedar refuses is wrong, as exactly as Cedar's parser can tell."""
-    for statement in statements(file.text):
-        if _refused(PolicySet.from_str, statement.text):
-            inside = parse_error_offset(statement.text, PolicySet.from_str) or 0
-            return f"{file.name}:{place_of(file.text, statement.start + inside)}"
-    return file.name
-
-
-def _refused(parse: Callable[[str], _T], text: str) -> bool:
-    try:
-        parse(text)
-    except ValueError:
-        return True
-    return False
-
-
-def _parse_together(source: BundleSource) -> PolicySet:
-    try:
-        return PolicySet.from_str(source.policy_text, release_gil=True)
-    except ValueError as error:
-        names = ", ".join(file.name for file in source.policies)
-        raise PolicyError(
-            f"{names}: each parses, but not together: {error}. End every policy with a semicolon."
-        ) from None
-
-
-def _parse_schema(file: SourceFile) -> Schema:
-    parse = Schema.from_json_str if file.text.lstrip().startswith("{") else Schema.from_str
-    try:
-        return parse(file.text, release_gil=True)
-    except ValueError as error:
-        raise PolicyError(f"{file.name}: Cedar refuses the schema: {error}. Correct it and save it again.") from None
-
-
-def _validate(source: BundleSource, schema: Schema, located: Mapping[str, LocatedPolicy]) -> None:  # B2
-    result = cedarpy.validate_policies(source.policy_text, schema, release_gil=True)
-    if not result.validation_passed:
-        found = [
-            f"{located.get(error.policy_id, 'policies')}: "
-            + error.error.removeprefix(f"for policy `{error.policy_id}`, ")
-            for error in result.errors
-        ]
-        more = f" ({len(found) - 5} more)" if len(found) > 5 else ""
-        raise PolicyError(
-            f"{'; '.join(found[:5])}{more}. Change the policy, or the schema if the activity's signature changed."
-        )
-
-
-def _locations(source: BundleSource) -> dict[str, LocatedPolicy]:
-    """Each policy by its Cedar id, which counts policies from the first file to the last."""
-    places = [
-        LocatedPolicy(file.name, each.start, place_of(file.text, each.start), each.text)
-        for file in source.policies
-        for each in statements(file.text)
-    ]
-    return {f"policy{index}": place for index, place in enumerate(places)}
-
-
 def _describe(
-    static: Mapping[str, pst.Template], located: Mapping[str, LocatedPolicy]
-) -> tuple[dict[str, PolicyInfo], list[str]]:
+    headers: Mapping[str, _Header], located: Mapping[str, LocatedPolicy]
+) -> tuple[dict[str, PolicyInfo], list[str], list[str]]:
+    """What the policies say about themselves, the places of those without a name, and what is wrong with it."""
     infos: dict[str, PolicyInfo] = {}
     named: dict[str, str] = {}
-    unnamed = []
-    for policy_id, policy in static.items():
+    unnamed, faults = [], []
+    for policy_id, (effect, annotations) in headers.items():
         place = str(located.get(policy_id, policy_id))
-        name = policy.annotations.get("id", "") or policy_id
+        name = annotations.get("id", "") or policy_id
         if name == policy_id:
             unnamed.append(place)
         if name in named:  # B3
-            raise PolicyError(f'{place}: @id("{name}") is already the name of {named[name]}. Give it another @id.')
+            faults.append(f'{place}: @id("{name}") is already the name of {named[name]}. Give it another @id.')
         named[name] = place
-        annotations = policy.annotations
-        infos[policy_id] = PolicyInfo(
-            id=name,
-            effect=policy.effect,
-            reason=annotations.get("reason") or None,
-            ttl=_ttl(annotations["ttl"], place) if "ttl" in annotations else None,
-            approval=annotations.get("approval"),
-        )
-    return infos, unnamed
+        ttl = _ttl(annotations.get("ttl"))
+        if ttl is None and "ttl" in annotations:
+            faults.append(
+                f'{place}: @ttl("{annotations["ttl"]}") is no duration. Write for example "30s", "5m" or "1h".'
+            )
+        infos[policy_id] = PolicyInfo(name, effect, annotations.get("reason") or None, ttl, annotations.get("approval"))
+    return infos, unnamed, faults
 
 
-def _ttl(text: str, place: str) -> datetime.timedelta:
-    match = _TTL.fullmatch(text)
-    if match is None:
-        raise PolicyError(f'{place}: @ttl("{text}") is no duration. Write for example "30s", "5m" or "1h".')
-    return datetime.timedelta(**{_TTL_UNITS[match.group(2)]: int(match.group(1))})
+def _ttl(text: str | None) -> datetime.timedelta | None:
+    match = _TTL.fullmatch(text or "")
+    return datetime.timedelta(**{_TTL_UNITS[match.group(2)]: int(match.group(1))}) if match else None
 
 
-def _warnings(schema: Schema | None, infos: Mapping[str, PolicyInfo], unnamed: list[str], templates: int) -> list[str]:
+def _warnings(schema: Schema | None, policies: int, unnamed: list[str], templates: int) -> list[str]:
     warnings = []
     if schema is None:
         warnings.append("no schema: policies are evaluated unvalidated")
-    if not infos:
+    if not policies:
         warnings.append("no policies: everything is denied")
     warnings += [f"{place}: policy without @id; denials will name it by its position" for place in unnamed]
     if templates:

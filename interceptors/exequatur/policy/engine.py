@@ -9,6 +9,9 @@ E3  Cedar says Allow; else the answer is no.
 E4  The allow names at least one policy, and the bundle knows every policy that it names.
 E5  Whatever goes wrong while deciding is a no with an error, never an exception.
 E6  An allow stands no longer than the shortest ``@ttl`` among the policies that it rests on.
+E7  A bundle that was not loaded strictly decides nothing if it has a fault: its policies may not say what they seem to.
+E8  With a schema, what policies read of the arguments has the declared types; else the answer is no, and names the
+    field. A policy that was validated never meets a shape that it was not validated for.
 """
 
 import datetime
@@ -17,9 +20,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from exequatur.policy.arguments import Conversion
+from exequatur.policy.arguments import Conversion, dotted
 from exequatur.policy.bundle import EntityRef, PolicyBundle
 from exequatur.policy.entities import ACTION_TYPE, uid_of
+from exequatur.policy.types import misfit
 
 #: An error ends up in a failure message, and from there in the history.
 MAX_ERROR_LENGTH = 300
@@ -48,7 +52,7 @@ class Verdict:
         errors: Why there is no allow, other than by policy; no argument values.
         ttl: How long an allow may stand between two checks; None if no policy says so.
         arguments: The part of the arguments that Cedar was given.
-        fault: Why Cedar was not asked: what it says of an argument (E1).
+        fault: Why Cedar was not asked: what is wrong with an argument (E1, E8) or with the resource.
     """
 
     allowed: bool
@@ -93,6 +97,15 @@ def decide(
         return _refusal(f"the decision failed ({type(error).__name__})")
 
 
+def refused(fault: str) -> Verdict:
+    """Return the answer where Cedar cannot be asked.
+
+    Args:
+        fault: A sentence that says why; no argument values.
+    """
+    return replace(_refusal(fault), fault=fault)
+
+
 def _decide(
     bundle: PolicyBundle,
     principal_entity: Mapping[str, Any],
@@ -101,14 +114,20 @@ def _decide(
     arguments: Conversion,
     facts: Mapping[str, Any],
 ) -> Verdict:
+    if bundle.fault:
+        return _refusal(f"the policies are not fit to decide: {bundle.fault}"[:MAX_ERROR_LENGTH])  # [E7]
     action_id = _action_id(action)
     if action_id is None:
         return _refusal('the action must be {"type": "Action", "id": ...} or Action::"..." without escapes')
     reads = bundle.reads(action_id)
-    fault = arguments.fault_for(reads)
+    contents, declared = bundle.content_reads(action_id), bundle.declared_arguments(action_id)
+    fault = arguments.fault_for(reads, contents, frozenset() if declared is None else declared.optional)
     if fault is not None:  # [E1]
-        return replace(_refusal(fault[1]), fault=fault[1])
+        return refused(fault[1])
     given = arguments.given(reads)
+    seen = given if len(contents) == len(reads) else arguments.given(contents)
+    if declared is not None and (other := misfit(seen, declared.record)) is not None:  # [E8]
+        return refused(f"{dotted(other[0])} {other[1]}")
     kind, name = uid_of(principal_entity["uid"])
     decision = bundle.evaluate(
         {"type": kind, "id": name},

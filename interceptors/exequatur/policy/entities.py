@@ -28,7 +28,7 @@ def uid_of(value: Any) -> Uid:
     """
     if isinstance(value, Mapping) and set(value) == {"__entity"}:
         value = value["__entity"]
-    if isinstance(value, Mapping) and set(value) == {"type", "id"}:
+    if isinstance(value, Mapping) and {"type", "id"} <= set(value) and "__entity" not in value:
         kind, name = value["type"], value["id"]
         if isinstance(kind, str) and isinstance(name, str):
             return kind, name
@@ -41,12 +41,13 @@ class EntityStore:
     Args:
         source: The bundle's texts.
         schema: The parsed schema; entities must conform to it, and its action groups are added.
+        strict: Refuse an entity that is defined twice in the same way, which Cedar does not mind.
 
     Raises:
         PolicyError: An entity is malformed, defined twice or does not conform to the schema.
     """
 
-    def __init__(self, source: BundleSource, schema: Schema | None) -> None:
+    def __init__(self, source: BundleSource, schema: Schema | None, *, strict: bool = True) -> None:
         self._schema = schema
         self._documents: dict[Uid, dict[str, Any]] = {}
         name = source.entities.name if source.entities else "entities"
@@ -57,7 +58,7 @@ class EntityStore:
                 raise PolicyError(
                     f'{name}, entity {index + 1}: has no "uid" of the form {{"type": ..., "id": ...}}. Add it.'
                 ) from None
-            if uid in self._documents:
+            if uid in self._documents and (strict or self._documents[uid] != document):
                 raise PolicyError(f"{name}: {_shown(uid)} is defined twice. Merge the two entries.")
             self._documents[uid] = document
         self._base = self._parse_base(name)
@@ -95,6 +96,11 @@ class EntityStore:
             while len(self._principals) > self._capacity:
                 self._principals.popitem(last=False)
         return parsed
+
+    @property
+    def actions(self) -> frozenset[str]:
+        """Ids of the actions that the schema or the entities declare."""
+        return frozenset(name for kind, name in self._groups if kind == ACTION_TYPE)
 
     def groups_of(self, action_id: str) -> frozenset[Uid]:
         """Return the action itself and every action group that contains it, directly or not."""

@@ -1,26 +1,31 @@
-"""A policy folder on disk, and the watch that puts its edits into force.
+"""A policy folder on disk, and the watch that puts changed policies into force.
 
 Rules:
 
-W1  A changed folder is loaded once it looks the same in two scans: editors write in pieces.
+W1  A changed source is loaded once it looks the same in two scans: editors write in pieces.
 W2  A bundle that is refused changes nothing: what was in force stays in force, and the refusal is reported once.
-W3  A folder that vanishes is refused like any other bad state.
+W3  A source that vanishes is refused like any other bad state.
 W4  The watch outlives every error.
+W5  A watch that was stopped hands nothing over, even if its source answers late.
 """
 
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 
 from exequatur.errors import PolicyError
 from exequatur.policy.bundle import PolicyBundle
+from exequatur.policy.offer import Offer, PolicySource
 from exequatur.policy.source import BundleSource, read_folder
 
 logger = logging.getLogger(__name__)
 
 State = tuple[tuple[str, int, int, int], ...]
+
+_LATE = 1.0
+"""Seconds that stopping waits for a source that is being asked."""
 
 
 class PolicyFolder:
@@ -32,6 +37,9 @@ class PolicyFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+
+    def __str__(self) -> str:
+        return f"the policy folder {self.path}"
 
     def load(self) -> PolicyBundle:
         """Read, parse and validate the bundle.
@@ -48,6 +56,18 @@ class PolicyFolder:
             PolicyError: The folder or a file cannot be read.
         """
         return read_folder(self.path)
+
+    def offer(self, current: Offer | None) -> Offer | None:
+        """Read the bundle, and parse it when it is not the one in force.
+
+        Raises:
+            PolicyError: It is refused.
+        """
+        source = self.read()
+        return None if current and current.bundle.digest == source.digest else Offer(PolicyBundle(source))
+
+    def accept(self, offer: Offer) -> None:
+        """Nothing need be remembered of an edit."""
 
     def state(self) -> State:
         """Return what the file system says about the folder: name, time in ns, size and inode of each file."""
@@ -66,89 +86,95 @@ class PolicyFolder:
 
 
 class PolicyWatch:
-    """Watches a policy folder and hands over each new bundle; what is in force is the caller's to keep.
+    """Watches a source of policies and hands over each new bundle; what is in force is the caller's to keep.
 
     Args:
-        folder: The folder.
+        source: Where the policies come from; a path is that of a folder.
         interval: Seconds between two scans; an edit is handed over after two to three of them.
-        on_change: Called with each new bundle, in the watch's thread; if it raises, it is called again.
-        on_refused: Called once for each state of the folder that is refused.
-        current: Digest of the bundle in force; without it the first bundle found is handed over.
+        on_change: Called with each new bundle, in the watch's thread. A ``PolicyError`` refuses the bundle; after any
+            other exception it is called again.
+        on_refused: Called once for each state of the source that is refused.
+        current: What is in force; without it the first bundle found is handed over.
     """
 
     def __init__(
         self,
-        folder: PolicyFolder | str | Path,
+        source: PolicySource | str | Path,
         interval: float = 0.25,
         *,
-        on_change: Callable[[PolicyBundle], None],
+        on_change: Callable[[Offer], None],
         on_refused: Callable[[PolicyError], None],
-        current: str | None = None,
+        current: Offer | None = None,
     ) -> None:
-        self._folder = folder if isinstance(folder, PolicyFolder) else PolicyFolder(folder)
+        self._source = PolicyFolder(source) if isinstance(source, str | Path) else source
         self._interval = interval
         self._on_change = on_change
         self._on_refused = on_refused
         self._current = current
-        self._seen: State | None = None
-        self._settled: State | None = None
-        self._stopped = threading.Event()
+        self._seen: Hashable = None
+        self._settled: Hashable = None
+        self._stop: threading.Event | None = None
         self._scanning = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Start the thread; a second call does nothing."""
         if self._thread is None:
-            self._stopped.clear()
-            self._thread = threading.Thread(target=self._run, name="exequatur-policy-watch", daemon=True)
+            self._stop = threading.Event()
+            self._thread = threading.Thread(
+                target=self._run, args=(self._stop,), name="exequatur-policy-watch", daemon=True
+            )
             self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread and wait for it; nothing is handed over afterwards."""
+        """Stop the thread; nothing is handed over afterwards."""
         thread, self._thread = self._thread, None
-        self._stopped.set()
+        if self._stop is not None:
+            self._stop.set()
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            thread.join(_LATE)
 
     def scan(self) -> None:
-        """Look at the folder once, as the thread does at each interval."""
+        """Look at the source once, as the thread does at each interval."""
+        self._scan(threading.Event())
+
+    def _scan(self, stop: threading.Event) -> None:
         with self._scanning:
-            state = self._folder.state()
+            state = self._source.state()
             stable, self._seen = state == self._seen, state
             if stable and state != self._settled:  # W1
-                self._take(state)
+                self._take(state, stop)
 
-    def _run(self) -> None:
-        while not self._stopped.wait(self._interval):
+    def _run(self, stop: threading.Event) -> None:
+        while not stop.wait(self._interval):
             try:
-                self.scan()
+                self._scan(stop)
             except BaseException:  # W4: a panic in Cedar's native code is not an Exception
-                logger.exception("The watch of the policy folder %s failed; it goes on", self._folder.path)
+                logger.exception("The watch of %s failed; it goes on", self._source)
 
-    def _take(self, state: State) -> None:
+    def _take(self, state: Hashable, stop: threading.Event) -> None:
         try:
-            bundle = self._load_if_new()
+            offer = self._offer()
+            if stop.is_set() or not self._unchanged(state):  # W5
+                return
+            if offer is not None:
+                self._on_change(offer)
+                self._current = offer
         except PolicyError as error:
-            if self._unchanged(state):
+            if not stop.is_set() and self._unchanged(state):
                 self._settled = state  # W2, W3
                 self._on_refused(error)
             return
-        if not self._unchanged(state):
-            return
-        if bundle is not None:
-            self._on_change(bundle)
-            self._current = bundle.digest
         self._settled = state
 
-    def _load_if_new(self) -> PolicyBundle | None:
+    def _offer(self) -> Offer | None:
         try:
-            source = self._folder.read()
-            return PolicyBundle(source) if source.digest != self._current else None
+            return self._source.offer(self._current)
         except PolicyError:
             raise
         except BaseException as error:  # W4
-            raise PolicyError(f"The policy folder {self._folder.path} cannot be loaded: {error!r}") from error
+            raise PolicyError(f"{self._source} cannot be loaded: {error!r}") from error
 
-    def _unchanged(self, state: State) -> bool:
-        """Tell whether what was read is what was seen: a file written meanwhile is looked at again."""
-        return self._folder.state() == state
+    def _unchanged(self, state: Hashable) -> bool:
+        """Tell whether what was read is what was seen: a source that changed meanwhile is looked at again."""
+        return self._source.state() == state

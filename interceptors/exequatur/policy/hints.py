@@ -1,4 +1,6 @@
-"""What the type hints of a value say that the value itself does not: may it be None, which keys does a dict declare."""
+"""What the type hints of a value say that the value itself does not: may it be None, which keys does a dict declare,
+and is a whole number one of a kind that also has fractions.
+"""
 
 import collections.abc
 import dataclasses
@@ -7,6 +9,8 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum
 from functools import lru_cache
 from typing import Annotated, Any, Literal, NewType, NotRequired, Required, TypeVar, Union, get_args, get_origin
 
@@ -28,12 +32,15 @@ class Hint:
         items: What is declared for the elements of a list, set or tuple.
         values: What is declared for the values of a dict with any keys.
         typed_dict: The TypedDict that declares the keys of a dict.
+        number: ``decimal`` where fractions are declared, so that a whole number is a decimal, too; ``long`` where none
+            are, so that a fraction is not what is declared.
     """
 
     optional: bool = False
     items: "Hint | None" = None
     values: "Hint | None" = None
     typed_dict: type | None = None
+    number: Literal["", "long", "decimal"] = ""
 
 
 #: Nothing is declared.
@@ -99,41 +106,66 @@ def _parse(annotation: Any, depth: int) -> Hint:
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Union or origin is types.UnionType:
         return _union([hint_of(member, depth) for member in args])
-    if origin in (Annotated, Required, NotRequired):
+    if is_qualifier(origin):
         return hint_of(args[0], depth)
     if origin is Literal:
         return Hint(optional=None in args)
     if isinstance(annotation, NewType):
         return hint_of(annotation.__supertype__, depth)
     if isinstance(annotation, TypeVar):
-        return UNKNOWN
-    if type(annotation).__name__ == "TypeAliasType":
-        return hint_of(annotation.__value__, depth)
+        bounds = annotation.__constraints__ or (annotation.__bound__ or Any,)
+        return _union([hint_of(bound, depth) for bound in bounds])
+    if is_alias(alias := origin or annotation):
+        return hint_of(alias.__value__, depth)
     kind = origin or annotation
-    if typing.is_typeddict(kind):
+    if is_typed_dict(kind):
         return Hint(typed_dict=kind)
     if not isinstance(kind, type) or issubclass(kind, str | bytes):
         return UNKNOWN
     if issubclass(kind, collections.abc.Mapping):
         return Hint(values=hint_of(args[1], depth) if len(args) == 2 else UNKNOWN)
     if issubclass(kind, tuple):
-        return Hint(items=hint_of(args[0], depth) if len(args) == 2 and args[1] is Ellipsis else UNKNOWN)
+        items = [hint_of(item, depth) for item in args if item is not Ellipsis]
+        return Hint(items=items[0] if items and all(item == items[0] for item in items) else UNKNOWN)
     if issubclass(kind, collections.abc.Iterable) and len(args) == 1:
         return Hint(items=hint_of(args[0], depth))
-    return UNKNOWN
+    return Hint(number=_number(kind))
+
+
+def _number(kind: type) -> Literal["", "long", "decimal"]:
+    if issubclass(kind, bool | Enum):
+        return ""
+    return "decimal" if issubclass(kind, float | Decimal) else "long" if issubclass(kind, int) else ""
 
 
 def _union(members: list[Hint]) -> Hint:
     typed = [member.typed_dict for member in members if member.typed_dict is not None]
     values = [member.values for member in members if member.values is not None]
     items = [member.items for member in members if member.items is not None]
+    numbers = {member.number for member in members if member != _OPTIONAL}
     ambiguous = len(typed) + len(values) > 1
     return Hint(
         optional=any(member.optional for member in members),
-        items=items[0] if len(items) == 1 else None,
+        items=items[0] if items and all(item == items[0] for item in items) else None,
         values=UNKNOWN if ambiguous else (values[0] if values else None),
         typed_dict=typed[0] if typed and not ambiguous else None,
+        number="decimal" if "decimal" in numbers else "long" if numbers == {"long"} else "",
     )
+
+
+def is_qualifier(origin: Any) -> bool:
+    """Tell whether an annotation such as ``Annotated[T, ...]`` or ``NotRequired[T]`` says something about its ``T``."""
+    return origin in (Annotated, Required, NotRequired) or getattr(origin, "_name", "") == "ReadOnly"
+
+
+def is_alias(annotation: Any) -> bool:
+    """Tell whether an annotation was made by a ``type`` statement (PEP 695) or by its backport."""
+    return type(annotation).__name__ == "TypeAliasType"
+
+
+def is_typed_dict(kind: Any) -> bool:
+    """Tell whether a class is a TypedDict, of ``typing`` or of ``typing_extensions``."""
+    return isinstance(kind, type) and issubclass(kind, dict) and hasattr(kind, "__required_keys__")
 
 
 @lru_cache(maxsize=4096)
@@ -144,10 +176,18 @@ def typed_dict_keys(cls: Any) -> dict[str, tuple[Hint, bool]]:
     hints = resolved_hints(cls, include_extras=True) or dict.fromkeys([*required, *cls.__optional_keys__])
     for name, annotation in hints.items():
         # Under postponed annotations ``__required_keys__`` misses the qualifier, so the resolved hint decides.
-        origin = get_origin(annotation)
-        needed = origin is Required or (origin is not NotRequired and name in required)
+        said = _required(annotation)
+        needed = name in required if said is None else said
         keys[name] = (UNKNOWN if annotation is None else hint_of(annotation), needed)
     return keys
+
+
+def _required(annotation: Any) -> bool | None:
+    """What the qualifiers of a key say: they stand in one another in any order."""
+    origin = get_origin(annotation)
+    if origin in (Required, NotRequired):
+        return origin is Required
+    return _required(get_args(annotation)[0]) if is_qualifier(origin) else None
 
 
 @lru_cache(maxsize=4096)

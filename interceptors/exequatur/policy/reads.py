@@ -8,6 +8,7 @@ R2  A value on such a chain that is used as a whole (compared, put in a set, giv
     it.
 R3  ``context`` used as a whole is a read of every argument, the empty path.
 R4  A node type that is not known here is a read of every argument: a newer Cedar can at worst be stricter.
+R5  A ``has`` asks only whether something is there. Every other read is one of what is there, too.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,12 +20,21 @@ from cedarpy import pst
 Path = tuple[str, ...]
 
 _EVERYTHING: Path = ()
+
+
+class _Presence(tuple[str, ...]):
+    """A path of which only is asked whether it is there (R5)."""
+
+    __slots__ = ()
+
+
 _CONTEXT = pst.Var("context")
 _KNOWN: frozenset[type] = frozenset(
     cls
     for union in (pst.Expr, pst.Clause, pst.PrincipalOrResourceConstraint, pst.ActionConstraint, pst.PatternElem)
     for cls in get_args(union)
 ) | {pst.Template, pst.EntityUid, pst.EntityType, pst.Slot}
+_MEMBERS = {cls: tuple(field.name for field in fields(cls)) for cls in _KNOWN}
 
 
 def argument_reads(policies: Iterable[pst.Template]) -> frozenset[Path]:
@@ -36,7 +46,17 @@ def argument_reads(policies: Iterable[pst.Template]) -> frozenset[Path]:
     Returns:
         Paths below ``context.args``; ``()`` means that a policy can read all of them.
     """
-    return frozenset(path for policy in policies for path in _reads(policy))
+    return reads_and_contents(policies)[0]
+
+
+def reads_and_contents(policies: Iterable[pst.Template]) -> tuple[frozenset[Path], frozenset[Path]]:
+    """Return every argument path that policies can read, and those of which they read more than whether it is there.
+
+    Args:
+        policies: Policies as ``cedarpy.pst`` nodes.
+    """
+    found = [path for policy in policies for path in _reads(policy)]
+    return frozenset(map(tuple, found)), frozenset(path for path in found if type(path) is not _Presence)
 
 
 def fact_reads(policies: Iterable[pst.Template]) -> frozenset[str] | None:
@@ -66,7 +86,7 @@ def fact_reads(policies: Iterable[pst.Template]) -> frozenset[str] | None:
         elif isinstance(node, pst.HasAttr) and node.base == _CONTEXT:
             names.add(node.attrs[0])
         else:
-            stack.extend(getattr(node, field.name) for field in fields(node))
+            stack.extend(getattr(node, name) for name in _MEMBERS[type(node)])
     return frozenset(names)
 
 
@@ -89,11 +109,12 @@ def _reads(node: Any) -> Iterator[Path]:
         yield from _side_reads(node.base)
     elif isinstance(node, pst.HasAttr):  # R1
         for origin in _origins(node.base):
-            yield from (path for end in _follow(origin, node.attrs) for path in _argument_path(end, has=True))
+            found = (path for end in _follow(origin, node.attrs) for path in _argument_path(end, has=True))
+            yield from (_Presence(path) if path else path for path in found)  # R5
         yield from _side_reads(node.base)
     else:
-        for field in fields(node):
-            yield from _reads(getattr(node, field.name))
+        for name in _MEMBERS[type(node)]:
+            yield from _reads(getattr(node, name))
 
 
 def _origins(node: Any) -> list[Path | pst.Record]:

@@ -86,11 +86,8 @@ def question(
         PolicyError: A part cannot be read or has another type than the schema declares; each is named.
     """
     declared = _declared(bundle, activity)
-    who = _principal(bundle, principal)
-    arguments = convert_plain({} if args is None else args, declared.args if declared else None)
-    if not isinstance(args, Mapping | None):
-        raise PolicyError("args must be a mapping of parameter names to values.")
-    _refuse(arguments)
+    who = read_principal(bundle, principal)
+    arguments = read_arguments(bundle, activity, {} if args is None else args)
     facts = _facts(activity, declared, context, now)
     return Question(who, activity, _resource(resource, declared, facts), arguments, facts)
 
@@ -110,7 +107,38 @@ def _declared(bundle: PolicyBundle, activity: Any) -> ActionDeclaration | None:
     return found
 
 
-def _principal(bundle: PolicyBundle, written: Any) -> dict[str, Any]:
+def read_arguments(bundle: PolicyBundle, activity: str, args: Any) -> Conversion:
+    """Read the arguments of an activity.
+
+    Args:
+        bundle: Its schema, if it has one, declares the types.
+        activity: The activity type.
+        args: The arguments by parameter name, as plain JSON or YAML values.
+
+    Raises:
+        PolicyError: They cannot be read or have another type than the schema declares.
+    """
+    declared = _declared(bundle, activity)
+    if not isinstance(args, Mapping):
+        raise PolicyError("args must be a mapping of parameter names to values.")
+    arguments = convert_plain(args, declared.args if declared else None)
+    _refuse(arguments)
+    return arguments
+
+
+def read_principal(bundle: PolicyBundle, written: Any) -> dict[str, Any]:
+    """Read a principal.
+
+    Args:
+        bundle: Its schema, if it has one, declares the types.
+        written: ``Agent::"ops-bot"``, or a mapping with ``uid`` and optionally ``attrs`` and ``parents``.
+
+    Returns:
+        Cedar JSON entity.
+
+    Raises:
+        PolicyError: It cannot be read or has another type than the schema declares.
+    """
     document = dict(written) if isinstance(written, Mapping) and "uid" in written else {"uid": written}
     unknown = set(document) - {"uid", "attrs", "parents"}
     if unknown:

@@ -1,7 +1,7 @@
 """The parameters of an activity, read once from its function."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,3 +59,12 @@ class ActivitySignature:
                 target = keyword_only if item.kind is inspect.Parameter.KEYWORD_ONLY else positional
                 target.append(Parameter(item.name, optional(hint) if item.default is None else hint, item.default))
         return cls(tuple(positional), rest, tuple(keyword_only))
+
+    def filled(self, args: Sequence[Any]) -> list[Any]:
+        """Return the arguments as the body gets them: those that were not given have their defaults."""
+        values = list(args)
+        for parameter in self.positional[len(values) :]:
+            if parameter.default is inspect.Parameter.empty:
+                break
+            values.append(parameter.default)
+        return values

@@ -141,7 +141,7 @@ def read_folder(folder: Path) -> BundleSource:
     left = MAX_BUNDLE_BYTES
     files: dict[str, SourceFile] = {}
     for name in [*cedar, *schemas, *([ENTITIES_NAME] if ENTITIES_NAME in names else [])]:
-        files[name] = _read_file(folder / name, left)
+        files[name] = read_text(folder / name, left)
         left -= len(files[name].text.encode())
     return BundleSource(
         tuple(files[name] for name in cedar), files[schemas[0]] if schemas else None, files.get(ENTITIES_NAME)
@@ -165,7 +165,16 @@ def check_size(source: BundleSource) -> None:
         raise PolicyError(_too_large(files[0].name))
 
 
-def _read_file(path: Path, limit: int) -> SourceFile:
+def read_text(path: Path, limit: int = MAX_BUNDLE_BYTES) -> SourceFile:
+    """Read a file of a policy folder.
+
+    Args:
+        path: The file.
+        limit: How many bytes it may have.
+
+    Raises:
+        PolicyError: It is missing, unreadable, no regular file, not UTF-8 or too large.
+    """
     try:
         if not path.is_file():
             # A pipe would block the reader for ever.

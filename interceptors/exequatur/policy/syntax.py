@@ -6,7 +6,7 @@ token up to which a text cannot be the beginning of anything is the one that the
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -63,12 +63,7 @@ def tokens(text: str) -> list[Token]:
     Args:
         text: Policies or a schema, well-formed or not.
     """
-    found = []
-    for match in _WORDS.finditer(text):
-        kind: Any = match.lastgroup
-        if kind != "blank":
-            found.append(Token(kind, match.group(), match.start(), match.end()))
-    return found
+    return list(_scan(text))
 
 
 def place_of(text: str, offset: int) -> Place:
@@ -89,7 +84,7 @@ def statements(text: str) -> list[Statement]:
     found = []
     first: Token | None = None
     last = 0
-    for token in tokens(text):
+    for token in _scan(text):
         first, last = first or token, token.end
         if token.text == ";":
             found.append(Statement(first.start, last, text[first.start : last]))
@@ -158,6 +153,13 @@ def find_words(words: Sequence[Token], wanted: Sequence[str]) -> Token | None:
         if all(word.text == text for word, text in zip(words[index : index + size], wanted, strict=True)):
             return words[index]
     return None
+
+
+def _scan(text: str) -> Iterator[Token]:
+    for match in _WORDS.finditer(text):
+        kind: Any = match.lastgroup
+        if kind != "blank":
+            yield Token(kind, match.group(), match.start(), match.end())
 
 
 def _error(parse: Callable[[str], object], text: str) -> str | None:

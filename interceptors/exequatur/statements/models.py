@@ -18,6 +18,10 @@ Digest = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43}$")]
 Name = Annotated[str, Field(min_length=1, max_length=1000)]
 Time = Annotated[float, Field(ge=0, le=32_503_680_000, allow_inf_nan=False)]
 """Up to the year 3000, so that a clock in the wrong century is refused where it shows."""
+BundleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+"""What policies are released under; it is part of file names."""
+MAX_SEQUENCE = 2**53 - 1
+"""The largest integer that every reader of JSON takes (RFC 8259, section 6)."""
 
 Role = Literal["request", "receipt", "delegate", "seal"]
 Mode = Literal["enforce", "observe"]
@@ -312,6 +316,25 @@ class HeartbeatMark(Statement):
     details: Digest
 
 
+class Release(Statement):
+    """This policy bundle may be put in force: by all workers, or by a share of them first."""
+
+    typ: ClassVar[str] = "exequatur-release+jwt"
+    max_bytes: ClassVar[int] = 4096
+
+    iss: Name
+    iat: Time
+    exp: Time | None = None
+    name: BundleName
+    bundle: Digest
+    """Of the content of the bundle file."""
+    digest: Digest
+    """Of the policies, as decisions and receipts name them."""
+    sequence: Annotated[int, Field(ge=1, le=MAX_SEQUENCE)]
+    share: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Per cent of the workers; without it, all of them."""
+
+
 ALL: tuple[type[Statement], ...] = (
     WorkloadCredential,
     Grant,
@@ -320,6 +343,7 @@ ALL: tuple[type[Statement], ...] = (
     Receipt,
     Seal,
     HeartbeatMark,
+    Release,
 )
 
 

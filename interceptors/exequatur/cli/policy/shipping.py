@@ -1,0 +1,138 @@
+"""``exequatur policy push``, ``pull``, ``withdraw`` and ``status``: bundles on their way to workers."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from exequatur.audit.wording import count, shown
+from exequatur.cli.policy.bundle import AS_JSON, BUNDLE, FILE, NAME
+from exequatur.errors import PolicyError
+
+_WHERE = click.argument("where", metavar="WHERE")
+
+
+@click.command()
+@BUNDLE
+@_WHERE
+@click.option("--keys", type=FILE, help="Verify it first with this JWK set of policy keys.")
+def push(bundle: Path, where: str, keys: Path | None) -> None:
+    """Put a bundle where workers look: never over a newer one, and whole or not at all.
+
+    WHERE is a folder, the path of a bundle file, its http(s) URL (the server must take PUT), or an evidence store
+    (postgresql://USER@HOST/DATABASE, or store:FILE for SQLite). A canary release goes beside the stable one.
+    """
+    from exequatur.release.directory import read_file
+    from exequatur.release.file import BundleFile
+    from exequatur.release.keys import read_policy_keys
+    from exequatur.release.places import place_of
+    from exequatur.release.pushing import check_push, newest_release
+    from exequatur.release.signing import verify_bundle
+    from exequatur.release.verify import channel_of
+
+    data = read_file(bundle)
+    file = BundleFile.read(data, str(bundle))
+    name = file.open(str(bundle)).manifest.name
+    release = newest_release(file)
+    channel = "stable" if release is None else channel_of(release)
+    if keys is not None:
+        verify_bundle(data, str(bundle), read_policy_keys(keys), follows=name, channel=channel, now=time.time())
+    changed = True
+    with closing(place_of(where, name, create=True)) as place:
+
+        def check(there: bytes | None) -> None:
+            nonlocal changed
+            changed = check_push(file, there, channel, str(place))
+
+        place.write(channel, data, check)
+        what = "not signed" if release is None else f"{channel} release {release.sequence}"
+        click.echo(f"{shown(str(place))}: {name}, {what}{'' if changed else ', was there already'}")
+
+
+@click.command()
+@_WHERE
+@click.option("-o", "--output", type=FILE, help="The file to write; NAME.bundle if left out.")
+@click.option("--keys", type=FILE, help="The JWK set of the policy keys that you trust.")
+@click.option("--unverified", is_flag=True, help="Write it without verifying it.")
+@click.option("--canary", is_flag=True, help="The canary instead of the stable bundle.")
+@NAME
+def pull(where: str, output: Path | None, keys: Path | None, unverified: bool, canary: bool, name: str) -> None:
+    """Fetch a bundle, and write it if it verifies.
+
+    WHERE is as for push. A transfer that breaks is taken up where it broke.
+    """
+    from exequatur.files import PUBLIC, write_whole
+    from exequatur.policy.offer import Channel
+    from exequatur.release.file import BundleFile
+    from exequatur.release.keys import read_policy_keys
+    from exequatur.release.places import found, place_of
+    from exequatur.release.signing import verify_bundle
+
+    if (keys is None) is not unverified:
+        raise click.UsageError("Give --keys to verify the bundle, or --unverified")
+    channel: Channel = "canary" if canary else "stable"
+    trust = None if keys is None else read_policy_keys(keys)
+    with closing(place_of(where, name)) as place:
+        place.look()
+        data = found(place, channel)
+        source = shown(str(place))
+    if trust is None:
+        BundleFile.read(data, source).open(source)
+    else:
+        verify_bundle(data, source, trust, follows=name, channel=channel, now=time.time())
+    path = output or Path(f"{name}.bundle")
+    write_whole(path, data, PUBLIC)
+    click.echo(f"{path}: {count(len(data), 'byte')} from {source}, {'not verified' if unverified else 'verified'}")
+
+
+@click.command()
+@_WHERE
+@NAME
+def withdraw(where: str, name: str) -> None:
+    """Take a canary away; the workers that follow it go back to the stable bundle.
+
+    WHERE is as for push. Whoever can write there could put the canary back. A stable release that is newer than the
+    canary ends it for good.
+    """
+    from exequatur.release.places import place_of
+
+    with closing(place_of(where, name)) as place:
+        there = place.withdraw("canary")
+        click.echo(f"{shown(str(place))}: {'the canary is withdrawn' if there else 'there is no canary'}")
+
+
+@click.command()
+@click.option(
+    "--state-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path(".exequatur"),
+    show_default=True,
+    help="The workers' state folder.",
+)
+@AS_JSON
+def status(state_dir: Path, as_json: bool) -> None:
+    """Show which policies are in force in the workers that use a state folder."""
+    from exequatur.release.report import read_reports
+
+    reports = read_reports(state_dir)
+    if as_json:
+        click.echo(json.dumps([report.model_dump(exclude_none=True) for report in reports], indent=2))
+        return
+    if not reports:
+        raise PolicyError(f"{state_dir}: no worker that runs has said what is in force; start one, or name its folder")
+    for report in reports:
+        since = datetime.fromtimestamp(report.since, UTC)
+        what = "folder, not signed" if report.name is None else f"{shown(report.name)} {shown(report.version or '')}"
+        if report.sequence is not None:
+            what = f"{what}, {report.channel} release {report.sequence}"
+        elif report.name is not None:
+            what = f"{what}, not verified"
+        click.echo(f"{report.host} {report.pid}\t{report.digest}\t{what}\tsince {since:%Y-%m-%dT%H:%M:%SZ}")
+
+
+COMMANDS = (push, pull, withdraw, status)

@@ -1,0 +1,1 @@
+"""What a check of policies looks for, one kind of finding a module; :mod:`exequatur.policy.check` orders them."""

@@ -1,0 +1,41 @@
+"""Texts that are nested so deeply that Cedar's recursive parser would end the process.
+
+Cedar 4.12 overflows a stack of 8 MiB, and so kills whoever called it, at some 600 brackets in one another or a chain of
+some 1,200 operators. What is above these bounds is never given to it.
+"""
+
+from collections.abc import Iterable
+
+from exequatur.policy.syntax import Token
+
+#: Brackets in one another. No policy that people write has ten; Cedar itself refuses to show more than 100 levels.
+MAX_BRACKETS = 100
+#: Operators and attribute accesses in one condition, each of which may be a level.
+MAX_LINKS = 800
+
+_CLOSED_BY = {"(": ")", "[": "]", "{": "}", "<": ">"}
+_LINKS = frozenset({"&&", "||", "+", "-", "*", "!", "if", ".", "["})
+_NEXT = frozenset({"when", "unless", ";"})
+
+
+def too_deep(words: Iterable[Token]) -> Token | None:
+    """Return the word at which a text is nested beyond the bounds, or None.
+
+    Args:
+        words: The words of policies or of a schema, well-formed or not.
+    """
+    open_: list[str] = []
+    links = 0
+    previous = ""
+    for word in words:
+        text = word.text
+        # Elsewhere than in Set<…> this is a comparison.
+        if text in _CLOSED_BY and (text != "<" or previous == "Set"):
+            open_.append(_CLOSED_BY[text])
+        elif open_ and text == open_[-1]:
+            open_.pop()
+        links = 0 if text in _NEXT else links + (text in _LINKS)
+        if len(open_) > MAX_BRACKETS or links > MAX_LINKS:
+            return word
+        previous = text
+    return None

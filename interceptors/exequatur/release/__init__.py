@@ -1,0 +1,1 @@
+"""Releases of policies: one signed file, where it is kept, and which of them a worker follows."""

@@ -1,0 +1,118 @@
+"""What is in force in each process, in files that anyone with the state folder can read: ``in-force/HOST-PID.json``.
+
+They are for people and their monitoring. Nothing is decided by them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from exequatur.errors import PolicyError
+from exequatur.files import write_whole
+from exequatur.policy.offer import Channel, Provenance
+from exequatur.statements.models import Part
+
+logger = logging.getLogger("exequatur")
+
+FOLDER = "in-force"
+_MAX_BYTES = 65_536
+HOST = re.sub("[^A-Za-z0-9._-]", "-", socket.gethostname())[:64] or "host"
+
+
+class InForceReport(Part):
+    """The bundle in force in one process."""
+
+    host: str
+    pid: Annotated[int, Field(ge=1)]
+    since: float
+    """Seconds since 1970."""
+    digest: str
+    name: str | None = None
+    version: str | None = None
+    author: str | None = None
+    address: str | None = None
+    channel: Channel = "stable"
+    sequence: int | None = None
+    expires: float | None = None
+    key: str | None = None
+
+
+def report_of(digest: str, provenance: Provenance | None, since: float) -> InForceReport:
+    """What this process reports.
+
+    Args:
+        digest: Of the bundle in force.
+        provenance: Who released it.
+        since: When it came in force, in seconds since 1970.
+    """
+    said = {} if provenance is None else {field: getattr(provenance, field) for field in provenance.__slots__}
+    return InForceReport(host=HOST, pid=os.getpid(), since=since, digest=digest, **said)
+
+
+def write_report(state_dir: Path, report: InForceReport) -> None:
+    """Write this process's report. Never raises: what is in force is in force all the same."""
+    path = _path(state_dir, report.host, report.pid)
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        write_whole(path, report.model_dump_json(exclude_none=True).encode())
+    except OSError as error:
+        logger.warning("What is in force cannot be written to %s: %s", path, error.strerror)
+
+
+def remove_report(state_dir: Path) -> None:
+    """Take this process's report away: it serves no worker any more."""
+    with contextlib.suppress(OSError):
+        _path(state_dir, HOST, os.getpid()).unlink()
+
+
+def read_reports(state_dir: Path) -> list[InForceReport]:
+    """The reports of all processes that still run, as far as that can be told from here.
+
+    Raises:
+        PolicyError: The folder or a report cannot be read.
+    """
+    folder = state_dir / FOLDER
+    try:
+        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise PolicyError(f"{folder} cannot be read: {error.strerror}. Run it as the worker's user.") from None
+    return [report for report in map(_read, paths) if report is not None and not _gone(report)]
+
+
+def _path(state_dir: Path, host: str, pid: int) -> Path:
+    return state_dir / FOLDER / f"{host}-{pid}.json"
+
+
+def _read(path: Path) -> InForceReport | None:
+    try:
+        with path.open("rb") as stream:
+            return InForceReport.model_validate_json(stream.read(_MAX_BYTES))
+    except FileNotFoundError:  # it ended meanwhile
+        return None
+    except OSError as error:
+        raise PolicyError(f"{path} cannot be read: {error.strerror}. Run it as the worker's user.") from None
+    except ValidationError:
+        raise PolicyError(f"{path} is not a worker's report. Remove it.") from None
+
+
+def _gone(report: InForceReport) -> bool:
+    """Whether the process was on this machine and has ended without taking its report away."""
+    if report.host != HOST:
+        return False
+    try:
+        os.kill(report.pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:  # another user's
+        return False
+    return False
