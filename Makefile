@@ -27,11 +27,15 @@ demo: $(READY) ## the reference application on a real Temporal server; options i
 test: $(READY) ## all tests, against a real Temporal server; choose with ARGS="tests/policy -x"
 	@$(RUN) python -m pytest -q $(ARGS)
 
-lint: $(READY) ## style, formatting, types, and who may import whom
+lint: $(READY) ## style, formatting, types, who may import whom, and the policies
 	@$(RUN) ruff check
 	@$(RUN) ruff format --check
 	@$(RUN) mypy
 	@$(RUN) lint-imports --no-logo
+	@$(RUN) exequatur policy fmt --check policies policies/worked
+	@for folder in policies policies/worked; do \
+		$(RUN) exequatur policy check --strict $$folder && \
+		$(RUN) exequatur policy schema --check --from workflows.activities --policies $$folder || exit 1; done
 
 format: $(READY) ## rewrite the code in the one style
 	@$(RUN) ruff check --fix-only --quiet

@@ -21,11 +21,11 @@ from typing import Any
 
 from exequatur.audit.recorded import decisions_in
 from exequatur.audit.records import Evidence
+from exequatur.authoring.whatif.compare import Comparing
+from exequatur.authoring.whatif.comparison import Comparison, Recorded, Where
+from exequatur.authoring.whatif.held import PlainArguments
 from exequatur.lineage.record import COLUMNS, SCHEMA, fold, genesis, record_bytes
 from exequatur.policy.bundle import PolicyBundle
-from exequatur.policy.compare import Comparing
-from exequatur.policy.comparison import Comparison, Recorded, Where
-from exequatur.policy.held import PlainArguments
 from exequatur.policy.source import BundleSource, SourceFile, read_folder
 
 POLICIES = Path(__file__).parents[1] / "policies"

@@ -7,11 +7,11 @@ import pytest
 
 from exequatur.audit.decided import Decided, as_recorded, asked_of, of_record, reset_of
 from exequatur.audit.evidence import DecisionRecord
+from exequatur.authoring.request import ask
 from exequatur.errors import EvidenceError
 from exequatur.identity.principal import Principal
 from exequatur.lineage.record import Record
 from exequatur.policy.bundle import PolicyBundle
-from exequatur.policy.request import ask
 
 DIGEST = "A" * 43
 POLICIES = """

@@ -14,6 +14,8 @@ from temporalio.api.common.v1 import Payload
 from exequatur.audit.history import RunHistory, read_history
 from exequatur.audit.recorded import Skipped, decisions_in, everything, questions_of
 from exequatur.audit.records import Evidence, evidence_in, histories_in
+from exequatur.authoring.whatif.comparison import Recorded
+from exequatur.authoring.whatif.held import GivenArguments, NoArguments, PlainArguments, Unreadable
 from exequatur.errors import EvidenceError
 from exequatur.gate.wire import START_HEADER
 from exequatur.identity.principal import Principal
@@ -22,8 +24,6 @@ from exequatur.lineage.record import Record
 from exequatur.lineage.shipper import Shipper
 from exequatur.lineage.store import EvidenceStore
 from exequatur.policy.bundle import PolicyBundle
-from exequatur.policy.comparison import Recorded
-from exequatur.policy.held import GivenArguments, NoArguments, PlainArguments, Unreadable
 from tests.record import HISTORIES
 
 DIGEST = "A" * 43

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from exequatur.authoring.schema.reference import reference
 from exequatur.cli.code import activities_of
 from exequatur.errors import ConfigurationError
 from exequatur.policy.bundle import PolicyBundle
-from exequatur.policy.reference import reference
 from exequatur.policy.shapes import arguments_of
 from exequatur.policy.types import written
 from tests.cli.conftest import ROOT, Ended

@@ -12,7 +12,7 @@ from temporalio import activity
 from temporalio.common import RawValue
 
 from exequatur import AuthorizationPlugin, PolicyError, Principal, Settings, action
-from exequatur.policy.generate import generate
+from exequatur.authoring.schema.generate import generate
 from tests.gate.conftest import PERMIT_ALL, Stage, deeds, happened
 from tests.gate.single import OneActivity, eventually, start_one
 

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from exequatur import action
+from exequatur.authoring.schema.generate import generate
 from exequatur.policy.arguments import ActivitySignature, Conversion, convert_arguments
 from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.conformance import unfit
 from exequatur.policy.engine import Verdict, decide
-from exequatur.policy.generate import generate
 from exequatur.policy.types import CedarType, RecordType, SetType, misfit
 from tests.policy.test_shapes import typed
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 # Imported before pytester takes its snapshot of the modules: Cedar's native one cannot be loaded a second time.
-import exequatur.policy.results
+import exequatur.authoring.cases.results
 import exequatur.testing.fixtures
 import exequatur.testing.pytest_plugin
 

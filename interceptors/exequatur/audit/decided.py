@@ -26,6 +26,8 @@ from exequatur.audit.history import RunHistory
 from exequatur.audit.recorded import everything, questions_of, receipt_of
 from exequatur.audit.records import BUNDLES, Evidence
 from exequatur.audit.wording import moment
+from exequatur.authoring.request import Question, ask
+from exequatur.authoring.whatif.held import Arguments, GivenArguments, shape_of
 from exequatur.errors import EvidenceError, PolicyError
 from exequatur.gate.attempt import RESET_ACTION
 from exequatur.identity.principal import UNAUTHENTICATED, Principal
@@ -33,8 +35,6 @@ from exequatur.lineage.record import Record
 from exequatur.policy.arguments import Conversion
 from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.engine import Verdict
-from exequatur.policy.held import Arguments, GivenArguments, shape_of
-from exequatur.policy.request import Question, ask
 from exequatur.policy.source import BundleSource
 
 _PLACE = re.compile(r"([0-9a-f]{16}):([0-9]{1,18})", re.ASCII)

@@ -28,6 +28,8 @@ from exequatur.audit.activities import Activity, activities_of, seconds
 from exequatur.audit.evidence import DecisionRecord
 from exequatur.audit.history import RunHistory
 from exequatur.audit.records import BUNDLES, Evidence
+from exequatur.authoring.whatif.comparison import Recorded, Where
+from exequatur.authoring.whatif.held import Arguments, GivenArguments, NoArguments, PlainArguments, Unreadable
 from exequatur.errors import PolicyError, StatementError
 from exequatur.gate.attempt import OWN_ACTIONS, START_ACTION
 from exequatur.gate.wire import read_start_header
@@ -35,8 +37,6 @@ from exequatur.identity.principal import UNAUTHENTICATED, Principal
 from exequatur.lineage.record import Record
 from exequatur.policy.action import WORKFLOW_TYPE
 from exequatur.policy.bundle import PolicyBundle
-from exequatur.policy.comparison import Recorded, Where
-from exequatur.policy.held import Arguments, GivenArguments, NoArguments, PlainArguments, Unreadable
 from exequatur.policy.source import BundleSource
 from exequatur.statements.jws import parse
 from exequatur.statements.models import Grant, Receipt

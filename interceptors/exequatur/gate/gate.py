@@ -137,8 +137,11 @@ class Gate:
         """Refuse a bundle that does not fit the activities of the running workers, before it is put in force.
 
         Raises:
-            PolicyError: Its schema cannot be read, lacks an activity, or declares other arguments than the code has.
+            PolicyError: It is not fit to decide, its schema cannot be read, it lacks an activity, or it declares other
+                arguments than the code has.
         """
+        if bundle.fault:
+            raise PolicyError(f"The policies are not fit to decide: {bundle.fault}")
         for activities in (*self._activities, {}):  # with no worker the schema is still to be readable
             _fit(bundle, activities, "The policies do not fit the activities of a worker in this process")
 

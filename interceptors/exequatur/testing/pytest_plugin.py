@@ -1,8 +1,8 @@
 """What ``pytest`` learns from an installed Exequatur: the policy tests of policy folders, and fixtures.
 
 A policy test is a case in a file ``*.yaml``, ``*.yml`` or ``*.json`` in a folder ``tests`` beside ``*.cedar`` files;
-:mod:`exequatur.policy.cases` says what one looks like. Other files are left alone. Every case is a test of its own,
-with the case's name: ``pytest policies/tests/refunds.yaml -k limit``.
+:mod:`exequatur.authoring.cases.cases` says what one looks like. Other files are left alone. Every case is a test of its
+own, with the case's name: ``pytest policies/tests/refunds.yaml -k limit``.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from exequatur.errors import PolicyError
 if (
     TYPE_CHECKING
 ):  # at run time when a policy test is collected: pytest loads this file wherever the package is installed
+    from exequatur.authoring.cases.cases import Case
     from exequatur.policy.bundle import PolicyBundle
-    from exequatur.policy.cases import Case
 
 pytest_plugins = ("exequatur.testing.fixtures",)
 
@@ -32,7 +32,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
         return None
     if next(file_path.parent.parent.glob("*.cedar"), None) is None:
         return None
-    from exequatur.policy.cases import is_case_file
+    from exequatur.authoring.cases.cases import is_case_file
 
     return CaseFile.from_parent(parent, path=file_path) if is_case_file(file_path) else None
 
@@ -42,7 +42,7 @@ class CaseFile(pytest.File):
 
     def collect(self) -> Iterator[CaseItem]:
         """Read the cases and load the policies; what is wrong with either is an error of this file alone."""
-        from exequatur.policy.cases import read_cases
+        from exequatur.authoring.cases.cases import read_cases
 
         path = _from_here(self.path)
         try:
@@ -78,7 +78,7 @@ class CaseItem(pytest.Item):
         Raises:
             CaseFailed: The answer is not the expected one, or the case cannot be asked.
         """
-        from exequatur.policy.results import run_case
+        from exequatur.authoring.cases.results import run_case
 
         result = run_case(self._bundle, self._case)
         if result.outcome != "passed":

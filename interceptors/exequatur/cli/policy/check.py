@@ -17,9 +17,9 @@ from exequatur.errors import PolicyError
 if TYPE_CHECKING:  # at run time when a command runs, so that --help is quick
     from collections.abc import Mapping, Sequence
 
-    from exequatur.policy.check import Checked
-    from exequatur.policy.checks.findings import Finding
-    from exequatur.policy.checks.texts import Text
+    from exequatur.authoring.checks.check import Checked
+    from exequatur.authoring.checks.findings import Finding
+    from exequatur.authoring.checks.texts import Text
 
 #: The form of ``--json``; a change of it that breaks a reader is another number.
 FORMAT = 1
@@ -59,7 +59,7 @@ def check(folder: Path, as_json: bool, form: Form, strict: bool, rules: bool) ->
 
     Exit codes: 0 nothing found but warnings; 1 errors, or with --strict warnings; 2 the folder could not be read.
     """
-    from exequatur.policy.check import check_folder
+    from exequatur.authoring.checks.check import check_folder
 
     form = "json" if as_json else form
     if rules:
@@ -104,8 +104,8 @@ def fmt(paths: tuple[Path, ...], only_check: bool, from_stdin: bool, line_width:
             raise click.UsageError("--stdin takes no PATH.")
         _format_stdin(only_check, line_width)
         return
+    from exequatur.authoring.checks.format import format_text
     from exequatur.files import write_whole
-    from exequatur.policy.format import format_text
 
     broken: list[Finding] = []
     different = 0
@@ -154,7 +154,7 @@ def document(checked: Checked) -> dict[str, Any]:
 
 
 def _print_rules(form: Form) -> None:
-    from exequatur.policy.checks.findings import RULES
+    from exequatur.authoring.checks.findings import RULES
 
     if form == "json":
         known = [
@@ -208,7 +208,7 @@ def _property(text: str) -> str:
 
 
 def _format_stdin(only_check: bool, line_width: int) -> None:
-    from exequatur.policy.format import format_text
+    from exequatur.authoring.checks.format import format_text
 
     text = _decoded("<stdin>", _bounded("<stdin>", sys.stdin.buffer))
     formatted = format_text("<stdin>", text, line_width)

@@ -19,12 +19,12 @@ from exequatur.audit.codec import decoded
 from exequatur.audit.history import RunHistory
 from exequatur.audit.recorded import Skipped, decisions_in, questions_of
 from exequatur.audit.records import Evidence, evidence_in, histories_in
+from exequatur.authoring.whatif.compare import Comparing
 from exequatur.cli.fetching import fetched
 from exequatur.cli.server import Server
 from exequatur.errors import ConfigurationError, EvidenceError, PolicyError
 from exequatur.identity.principal import Principal
 from exequatur.policy.bundle import PolicyBundle
-from exequatur.policy.compare import Comparing
 from exequatur.policy.source import BundleSource
 from exequatur.release.file import MAX_FILE_BYTES, BundleFile
 

@@ -12,10 +12,10 @@ from exequatur.audit.wording import count, moment, shown
 from exequatur.cli.server import Server, with_server
 
 if TYPE_CHECKING:  # at run time when a command runs, so that --help is quick
+    from exequatur.authoring.whatif.changes import Difference
+    from exequatur.authoring.whatif.comparison import Answer, Comparison, Example, Group
     from exequatur.cli.policy.comparing import Gathering
     from exequatur.policy.bundle import PolicyBundle
-    from exequatur.policy.changes import Difference
-    from exequatur.policy.comparison import Answer, Comparison, Example, Group
 
 _CHANGES = {
     "allow_to_deny": ("allow -> deny", "red"),
@@ -70,9 +70,9 @@ def diff(
 
     Exit codes: 0 nothing flips, or no difference; 1 something flips, or there are differences; 2 could not be compared.
     """
+    from exequatur.authoring.whatif.compare import Comparing
     from exequatur.cli.code import converter_of
     from exequatur.cli.policy.comparing import QUERY, Gathering, bundle_at, moment_of, principal_of
-    from exequatur.policy.compare import Comparing
 
     context = click.get_current_context()
     archives = [each for each in sources if not each.startswith(QUERY)]
@@ -199,7 +199,7 @@ def _answer(answer: Answer) -> dict[str, Any]:
 
 
 def _texts(bundles: tuple[PolicyBundle, PolicyBundle], names: tuple[str, str], *, as_json: bool) -> int:
-    from exequatur.policy.changes import differences
+    from exequatur.authoring.whatif.changes import differences
 
     found = differences(*bundles)
     if as_json:

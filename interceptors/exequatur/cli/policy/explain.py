@@ -152,9 +152,9 @@ def _explain_question(
     everything: bool,
     as_json: bool,
 ) -> None:
+    from exequatur.authoring.explain.explain import explain as explained
+    from exequatur.authoring.request import question
     from exequatur.cli.policy.asking import bundle_at, json_of, moment_of, principal_of
-    from exequatur.policy.explain import explain as explained
-    from exequatur.policy.request import question
 
     given, circumstances, moment = json_of("--args", args), json_of("--context", context), moment_of(now)
     bundle = bundle_at(policies or POLICIES)
@@ -176,8 +176,8 @@ def _explain_decided(
     as_json: bool,
 ) -> None:
     from exequatur.audit.decided import as_recorded, asked_of, reset_of
+    from exequatur.authoring.explain.explain import explain as explained
     from exequatur.cli.policy.asking import entity_of
-    from exequatur.policy.explain import explain as explained
 
     notes += decided.notes
     if decided.unasked is not None:
@@ -213,8 +213,8 @@ def _explain_decided(
 def _given(bundle: PolicyBundle, decided: Decided, args: str | None) -> Conversion | None:
     if args is None:
         return None
+    from exequatur.authoring.request import read_arguments
     from exequatur.cli.policy.asking import json_of
-    from exequatur.policy.request import read_arguments
 
     return read_arguments(bundle, decided.activity_type, json_of("--args", args))
 
@@ -255,8 +255,8 @@ def who_can(
 
     Exit codes: 0 answered, 2 it could not be.
     """
+    from exequatur.authoring.explain.access import who_can as answered
     from exequatur.cli.policy.asking import bundle_at, json_of, moment_of
-    from exequatur.policy.access import who_can as answered
 
     given, circumstances, moment = json_of("--args", args), json_of("--context", context), moment_of(now)
     access = answered(bundle_at(policies), activity, args=given, context=circumstances, resource=resource, now=moment)
@@ -289,8 +289,8 @@ def can(
 
     Exit codes: 0 answered, 2 it could not be.
     """
+    from exequatur.authoring.explain.access import can as answered
     from exequatur.cli.policy.asking import bundle_at, json_of, moment_of, principal_of
-    from exequatur.policy.access import can as answered
 
     circumstances, moment = json_of("--context", context), moment_of(now)
     bundle = bundle_at(policies)

@@ -12,8 +12,8 @@ from exequatur.audit.wording import count, shown
 
 if TYPE_CHECKING:  # at run time when a command runs, so that --help is quick
     from exequatur.audit.decided import Decided
-    from exequatur.policy.access import Access, Answer
-    from exequatur.policy.explain import ExplainedPolicy, Explanation
+    from exequatur.authoring.explain.access import Access, Answer
+    from exequatur.authoring.explain.explain import ExplainedPolicy, Explanation
 
 SHOWN_NEAR = 3
 """Policies that nearly decided, in the text; the others are counted, and JSON has all."""

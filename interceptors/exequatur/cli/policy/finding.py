@@ -13,9 +13,9 @@ if TYPE_CHECKING:  # at run time when a command runs, so that --help is quick
     from exequatur.audit.decided import Decided, Wanted
     from exequatur.audit.evidence import DecisionRecord
     from exequatur.audit.history import RunHistory
+    from exequatur.authoring.whatif.held import Arguments
     from exequatur.lineage.record import Record
     from exequatur.policy.bundle import PolicyBundle
-    from exequatur.policy.held import Arguments
 
 POLICIES = Path("policies")
 """Where policies are unless another place is named."""

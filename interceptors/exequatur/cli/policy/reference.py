@@ -26,9 +26,9 @@ def reference(folder: Path, output: Path | None) -> None:
 
     Exit codes: 0 written; 2 the policies could not be read, or have no schema.
     """
+    from exequatur.authoring.schema.reference import reference as page_of
     from exequatur.files import PUBLIC, write_whole
     from exequatur.policy.bundle import PolicyBundle
-    from exequatur.policy.reference import reference as page_of
 
     page = page_of(PolicyBundle.from_folder(folder))
     if output is None:

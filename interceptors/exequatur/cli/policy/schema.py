@@ -13,7 +13,7 @@ from exequatur.audit.wording import count, shown
 from exequatur.errors import ConfigurationError, PolicyError
 
 if TYPE_CHECKING:  # at run time when the command runs, so that --help is quick
-    from exequatur.policy.generate import Generated
+    from exequatur.authoring.schema.generate import Generated
 
 
 @click.command()
@@ -51,8 +51,8 @@ def schema(references: tuple[str, ...], folder: Path, check: bool, stdout: bool)
 
     Exit codes: 0 written, or the same; 1 with --check, the schema is another than the code's; 2 it could not be made.
     """
+    from exequatur.authoring.schema.generate import FRAGMENT_NAME, generate
     from exequatur.cli.code import activities_of
-    from exequatur.policy.generate import FRAGMENT_NAME, generate
     from exequatur.policy.source import SCHEMA_NAMES, read_text
 
     if check and stdout:

@@ -13,10 +13,10 @@ from exequatur.audit.wording import count, shown
 from exequatur.errors import PolicyError
 
 if TYPE_CHECKING:  # at run time when the command runs, so that --help is quick
+    from exequatur.authoring.cases.cases import Case
+    from exequatur.authoring.cases.coverage import PolicyCoverage
+    from exequatur.authoring.cases.results import CaseResult, Results
     from exequatur.policy.bundle import PolicyBundle
-    from exequatur.policy.cases import Case
-    from exequatur.policy.coverage import PolicyCoverage
-    from exequatur.policy.results import CaseResult, Results
 
 
 @click.command()
@@ -48,10 +48,10 @@ def test(folder: Path, text: str | None, with_coverage: bool, require_coverage: 
     Exit codes: 0 all passed; 1 a case failed, or with --require-coverage a policy is not covered; 2 the policies or a
     case could not be read or asked.
     """
+    from exequatur.authoring.cases.cases import case_files, read_cases
+    from exequatur.authoring.cases.coverage import coverage
+    from exequatur.authoring.cases.results import run_cases
     from exequatur.policy.bundle import PolicyBundle
-    from exequatur.policy.cases import case_files, read_cases
-    from exequatur.policy.coverage import coverage
-    from exequatur.policy.results import run_cases
 
     bundle = PolicyBundle.from_folder(folder)
     cases = _chosen([case for path in case_files(folder) for case in read_cases(path)], text)

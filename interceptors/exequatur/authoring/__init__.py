@@ -1,0 +1,1 @@
+"""What those who write policies need, and the gate does not: generate, check, test, explain, compare."""

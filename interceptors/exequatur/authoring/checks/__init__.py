@@ -1,0 +1,1 @@
+"""What is wrong with policies, all at once and with its place."""

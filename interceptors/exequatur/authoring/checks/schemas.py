@@ -1,0 +1,191 @@
+"""What is wrong with a schema, and where."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+
+from cedarpy import Schema
+
+from exequatur.authoring.checks.findings import Finding, finding
+from exequatur.authoring.checks.texts import Text
+from exequatur.errors import PolicyError
+from exequatur.policy.nesting import too_deep
+from exequatur.policy.schema import SchemaModel, declared_names, read_schema
+from exequatur.policy.syntax import Token, parse_error_offset, unquoted
+from exequatur.policy.types import PRIMITIVES, CedarType, RecordType, SetType
+
+_UNRESOLVED = re.compile(r"failed to resolve types?: (.+)", re.DOTALL)
+_UNDECLARED = re.compile(r'undeclared actions?: (?:\w+::)*Action::"(.+)"', re.DOTALL)
+_CYCLE = re.compile(r"cycle in .+ containing `(?:(?:\w+::)*Action::)?(.+)`", re.DOTALL)
+_NAMED = re.compile(r"`([^`]+)`")
+_JSON_PLACE = re.compile(r" at line (\d+) column (\d+)$")
+_OWN_PLACE = re.compile(r":(\d+):(\d+): (.*)\.$", re.DOTALL)
+_DECLARING = frozenset({"entity", "type", "action", "namespace"})
+_MAX_MESSAGE = 300
+
+
+def read(file: Text) -> tuple[Schema | None, SchemaModel | None, list[Finding]]:
+    """Read a schema.
+
+    Args:
+        file: The schema, in Cedar or JSON syntax.
+
+    Returns:
+        The schema as Cedar has it and as data, None where it cannot be read, and what is wrong with it.
+    """
+    is_json = file.text.lstrip().startswith("{")
+    deep = too_deep(file.words)
+    if deep is not None:
+        return (
+            None,
+            None,
+            [finding("schema", file, deep.start, deep.end, "types are nested too deeply", "name inner types")],
+        )
+    parse: Callable[[str], Schema] = Schema.from_json_str if is_json else Schema.from_str
+    try:
+        schema = parse(file.text)
+    except ValueError as error:
+        message = str(error).removeprefix("error parsing schema: ")
+        return None, None, list((_json_error if is_json else _error)(file, message))
+    try:
+        model = read_schema(file.text, file.name)
+    except PolicyError as error:
+        return schema, None, [_own_error(file, str(error))]
+    except RecursionError:
+        return schema, None, [finding("schema", file, 0, 0, "types are nested too deeply", "name inner types")]
+    return schema, model, [] if is_json else list(_twice(file, model))
+
+
+def fragment(file: Text) -> Iterator[Finding]:
+    """Check a fragment of a schema, which may refer to what another text declares."""
+    deep = too_deep(file.words)
+    if deep is not None:
+        yield finding("schema", file, deep.start, deep.end, "types are nested too deeply", "name inner types")
+        return
+    try:
+        declared_names(file.text, file.name)
+    except PolicyError as error:
+        yield _own_error(file, str(error))
+
+
+def _error(file: Text, message: str) -> Iterator[Finding]:
+    offset = parse_error_offset(file.text, Schema.from_str)
+    if offset is not None:
+        word = next((each for each in file.words if each.start >= offset), None)
+        yield finding("schema", file, offset, word.end if word else offset, message[:_MAX_MESSAGE])
+        return
+    if match := _UNRESOLVED.match(message):
+        for name in match.group(1).split(", "):
+            yield _unresolved(file, name)
+        return
+    undeclared, cycle = _UNDECLARED.match(message), _CYCLE.match(message)
+    if undeclared is not None:
+        name = unquoted(f'"{undeclared.group(1)}"')
+        words = [each for each in _named(file, name) if not _declares(file, each)]
+        actions = [_value(each) for each in file.words if _declares(file, each, "action")]
+        close = get_close_matches(name, actions, 1)
+        fix = f"did you mean {close[0]}?" if close else f'declare the group: action "{name[:80]}";'
+        yield _at(file, words[0] if words else None, f'there is no action "{name[:80]}"', fix)
+        return
+    named = cycle or _NAMED.search(message)
+    words = _named(file, _value_of(named.group(1))) if named else []
+    declaring = [each for each in words if _declares(file, each)]
+    if "declared twice" in message and len(declaring) > 1:
+        yield _at(file, declaring[1], message, "remove one of the two")
+    elif "duplicate" in message and len(words) > 1:
+        yield _at(file, words[1], message[:_MAX_MESSAGE], "remove one of the two")
+    else:
+        yield _at(file, next(iter(declaring or words), None), message[:_MAX_MESSAGE], "")
+
+
+def _unresolved(file: Text, name: str) -> Finding:
+    parts = re.findall(r"::|\w+", name)
+    words = file.words
+    found = None
+    for index in range(len(words) - len(parts) + 1):
+        if [each.text for each in words[index : index + len(parts)]] == parts and not _declares(file, words[index]):
+            found = words[index]
+            break
+    try:
+        known = {each for each in declared_names(file.text, file.name) if '"' not in each} | set(PRIMITIVES)
+    except PolicyError:
+        known = set(PRIMITIVES)
+    close = get_close_matches(name, sorted(known), 1)
+    fix = f"did you mean {close[0]}?" if close else f"declare it: entity {name}; or type {name} = …;"
+    return _at(file, found, f"there is no type {name[:80]}", fix)
+
+
+def _json_error(file: Text, message: str) -> Iterator[Finding]:
+    place = _JSON_PLACE.search(message)
+    if place is not None:
+        offset = file.offset(int(place.group(1)), int(place.group(2)))
+        yield finding("schema", file, offset, offset + 1, message[: place.start()][:_MAX_MESSAGE])
+        return
+    named = re.search(r"types?: ([\w:]+)", message) or _NAMED.search(message)
+    offset = file.text.find(f'"{named.group(1)}"') if named else -1
+    width = len(named.group(1)) + 2 if named else 1
+    yield finding("schema", file, max(offset, 0), max(offset, 0) + width, message[:_MAX_MESSAGE])
+
+
+def _own_error(file: Text, message: str) -> Finding:
+    """An error of this package's reader, which says the place itself."""
+    place = _OWN_PLACE.search(message)
+    if place is None:
+        return finding("schema", file, 0, 0, message[:_MAX_MESSAGE].rstrip("."))
+    offset = file.offset(int(place.group(1)), int(place.group(2)))
+    word = next((each for each in file.words if each.start >= offset), None)
+    return finding("schema", file, offset, word.end if word else offset, place.group(3)[:_MAX_MESSAGE])
+
+
+def _twice(file: Text, model: SchemaModel) -> Iterator[Finding]:
+    """Attributes that a record declares twice, which Cedar accepts: the last one counts."""
+    for entity in model.entities.values():
+        yield from _in_type(file, entity.attributes, entity.offset, entity.name)
+    for name, kind in model.types.items():
+        word = next((each for each in _named(file, name.rpartition("::")[2]) if _declares(file, each, "type")), None)
+        yield from _in_type(file, kind, word.start if word else 0, name)
+    for action in model.actions.values():
+        yield from _in_type(file, action.context, action.offset, action.id)
+
+
+def _in_type(file: Text, kind: CedarType, offset: int, owner: str) -> Iterator[Finding]:
+    if isinstance(kind, SetType):
+        yield from _in_type(file, kind.element, offset, owner)
+    elif isinstance(kind, RecordType):
+        counted = Counter(each.name for each in kind.attributes)
+        for name in [name for name, number in counted.items() if number > 1]:
+            words = [each for each in _named(file, name) if each.start > offset]
+            word = words[1] if len(words) > 1 else None
+            yield _at(
+                file, word, f"{owner[:80]} declares {name[:80]} twice, and the last one counts", "remove one of the two"
+            )
+
+
+def _at(file: Text, word: Token | None, message: str, fix: str) -> Finding:
+    return finding("schema", file, word.start if word else 0, word.end if word else 0, message, fix)
+
+
+def _named(file: Text, name: str) -> list[Token]:
+    return [each for each in file.words if each.kind in ("name", "string") and _value(each) == name]
+
+
+def _value(word: Token) -> str:
+    return unquoted(word.text) if word.kind == "string" else word.text
+
+
+def _value_of(written: str) -> str:
+    return unquoted(written) if written.startswith('"') else written.rpartition("::")[2]
+
+
+def _declares(file: Text, word: Token, keyword: str | None = None) -> bool:
+    """Whether a name stands behind ``entity``, ``type`` or ``action``, possibly in a list."""
+    index = _index(file, word)
+    while index >= 2 and file.words[index - 1].text == ",":
+        index -= 2
+    before = file.words[index - 1].text if index else ""
+    return before == keyword if keyword else before in _DECLARING
+
+
+def _index(file: Text, word: Token) -> int:
+    return file.words.index(word)

@@ -1,0 +1,1 @@
+"""The Cedar schema, from the activities' code."""
