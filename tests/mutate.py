@@ -2,14 +2,17 @@
 
 A rule is listed at the head of the module that keeps it, as ``V4  ...``. What keeps it is found in the code: a
 condition that raises ``StatementError("V4", ...)``, or a statement whose line is marked ``# [V4]``. In a copy of the
-package, never in the tree, the condition becomes false or the statement goes, one at a time, and the tests marked
-``rule("V4")`` run against that copy. One of them has to fail. :mod:`tests.mutations` has the mutations that have to be
-written down.
+package, never in the tree, the condition becomes false, the statement goes or the exception is not caught, one at a
+time, and the tests marked ``rule("V4")`` run against that copy. One of them has to fail. :mod:`tests.mutations` has the
+mutations that have to be written down.
 
-It fails when a mutant survives, when a rule has no mutant or no test, and when the tests do not pass without any
-mutation.
+The verifiers, the gate, the authority and the releases number their rules together. Any other module numbers its own,
+and they are called after it: ``rule("arguments.A7")`` is rule A7 of ``policy/arguments.py``.
 
-    python -m tests.mutate [V C1 ...]    only these rules, or families of rules
+It fails when a mutant survives, when a rule has no mutant or no test, when a test is marked with a rule that no module
+lists, and when the tests do not pass without any mutation.
+
+    python -m tests.mutate [V C1 arguments reads.R5 ...]    only these rules, families or modules
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -38,8 +41,17 @@ from tests.mutations import TABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "interceptors" / "exequatur"
-MODULES = ("statements/*.py", "gate/*.py", "authority/*.py", "release/*.py", "policy/engine.py")
-"""The verifiers, the gate and the releases. Modules of ``policy`` number rules of their own with the same letters."""
+TOGETHER = ("statements/*.py", "gate/*.py", "authority/*.py", "release/*.py", "policy/engine.py")
+"""Modules whose rules are numbered together."""
+APART = (
+    "audit/decisions.py",
+    "authoring/cases/*.py",
+    "authoring/checks/check.py",
+    "authoring/whatif/*.py",
+    "gate/shadow.py",
+    "policy/*.py",
+)
+"""Modules that number rules of their own. The rest of the audit is shown by ``make mutate-audit``."""
 WORKERS = 2
 LIMIT = 120.0
 """Seconds after which the tests of a mutant are ended: it made one of them wait for ever."""
@@ -61,6 +73,18 @@ class Mutant:
 
 
 # Finding the places.
+
+
+def called(path: str, number: str) -> str:
+    """What a rule of a module is called.
+
+    Args:
+        path: The module, below the package.
+        number: As the module lists it.
+    """
+    module = PurePosixPath(path)
+    together = path in TOGETHER or (path not in APART and any(map(module.match, TOGETHER)))
+    return number if together else f"{module.stem}.{number}"
 
 
 def listed(tree: ast.AST) -> set[str]:
@@ -117,6 +141,17 @@ def replaced(source: str, node: ast.expr | ast.stmt, text: str) -> str:
     return (before + text.encode() + after).decode()
 
 
+def switched_off(node: ast.If | ast.Expr | ast.ExceptHandler) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
+    """What to replace in a marked statement."""
+    match node:
+        case ast.If(test=test):
+            yield test, "False"
+        case ast.ExceptHandler(type=ast.expr() as caught):
+            yield caught, "()"
+        case ast.Expr():
+            yield node, "pass"
+
+
 def mutants_of(path: str, source: str) -> Iterator[Mutant]:
     """Every mutant of a module."""
     tree = ast.parse(source)
@@ -130,11 +165,11 @@ def mutants_of(path: str, source: str) -> Iterator[Mutant]:
             test = conditions.get(node)
             places = weakened(test) if test is not None else [(node, "pass")]
             for place, text in places:
+                yield Mutant(called(path, rule), path, place.lineno, replaced(source, place, text))
+        elif isinstance(node, ast.If | ast.Expr | ast.ExceptHandler) and node.lineno in marked:
+            rule = called(path, marked[node.lineno])
+            for place, text in switched_off(node):
                 yield Mutant(rule, path, place.lineno, replaced(source, place, text))
-        elif isinstance(node, ast.If) and node.lineno in marked:
-            yield Mutant(marked[node.lineno], path, node.lineno, replaced(source, node.test, "False"))
-        elif isinstance(node, ast.Expr) and node.lineno in marked:
-            yield Mutant(marked[node.lineno], path, node.lineno, replaced(source, node, "pass"))
     for rule, where, old, new in TABLE:
         if where == path:
             if source.count(old) != 1:
@@ -264,23 +299,39 @@ def check_unmutated(tests: Sequence[str]) -> None:
 
 
 def chosen(rules: set[str], only: Sequence[str]) -> list[str]:
-    """The rules by number, or those that are asked for by number or family."""
-    wanted = {rule for rule in rules if not only or rule in only or rule[0] in only}
-    return sorted(wanted, key=lambda rule: (rule[0], int(rule[1:])))
+    """The rules by module and number, or those that are asked for by name, family or module."""
+
+    def parts(rule: str) -> tuple[str, str, int]:
+        module, _, number = rule.rpartition(".")
+        return module, number[0], int(number[1:])
+
+    wanted = {rule for rule in rules if not only or {rule, rule[0] if "." not in rule else parts(rule)[0]} & set(only)}
+    return sorted(wanted, key=parts)
+
+
+def all_rules() -> set[str]:
+    """The rules that any module of the package lists."""
+    found: set[str] = set()
+    for path in PACKAGE.rglob("*.py"):
+        here = path.relative_to(PACKAGE).as_posix()
+        found |= {called(here, number) for number in listed(ast.parse(path.read_text()))}
+    return found
 
 
 def main(only: Sequence[str]) -> int:
     begun = time.monotonic()
     rules: set[str] = set()
     mutants: dict[str, list[Mutant]] = defaultdict(list)
-    for path in sorted(path for pattern in MODULES for path in PACKAGE.glob(pattern)):
-        source = path.read_text()
-        rules |= listed(ast.parse(source))
-        for mutant in mutants_of(str(path.relative_to(PACKAGE)), source):
+    for path in sorted({path for pattern in (*TOGETHER, *APART) for path in PACKAGE.glob(pattern)}):
+        source, here = path.read_text(), path.relative_to(PACKAGE).as_posix()
+        rules |= {called(here, number) for number in listed(ast.parse(source))}
+        for mutant in mutants_of(here, source):
             mutants[mutant.rule].append(mutant)
     if unlisted := set(mutants) - rules:
         raise SystemExit(f"No module lists {', '.join(sorted(unlisted))}")
     tests = marked_tests()
+    if unknown := set(tests) - all_rules():
+        raise SystemExit(f"Tests are marked with {', '.join(sorted(unknown))}, and no module lists such a rule")
     selected = chosen(rules, only)
     check_unmutated(sorted({test for rule in selected for test in tests.get(rule, ())}))
     print(f"The unmutated tests pass ({time.monotonic() - begun:.0f} s).", flush=True)
@@ -290,14 +341,14 @@ def main(only: Sequence[str]) -> int:
         for mutant, (killed, what) in zip(
             work, pool.map(lambda each: judge(each, tests[each.rule]), work), strict=True
         ):
-            print(f"{mutant.rule:<4} {f'{mutant.path}:{mutant.line}':<34} {what}", flush=True)
+            print(f"{mutant.rule:<14} {f'{mutant.path}:{mutant.line}':<34} {what}", flush=True)
             if not killed:
                 survived.add(mutant.rule)
     for rule in selected:
         if not tests.get(rule):
-            print(f"{rule:<4} no test is marked with it")
+            print(f"{rule:<14} no test is marked with it")
         if not mutants[rule]:
-            print(f"{rule:<4} no mutant of it is known")
+            print(f"{rule:<14} no mutant of it is known")
     print(
         f"{len(selected)} rules, {len(selected) - len(survived)} killed, {len(survived)} survived "
         f"({len(work)} mutants, {time.monotonic() - begun:.0f} s)"

@@ -3,20 +3,25 @@
 ``pytest`` fixtures are in :mod:`exequatur.testing.fixtures`; the guide is ``docs/testing.md``.
 """
 
-from exequatur.testing.activity import GatedActivityEnvironment
-from exequatur.testing.assertions import (
-    assert_allowed,
-    assert_denied,
-    assert_receipt_rejected,
-    assert_rejected,
-    assert_revoked,
-    assert_unavailable,
-)
-from exequatur.testing.clock import Clock
-from exequatur.testing.folder import PolicyFiles
-from exequatur.testing.plugins import make_plugin
-from exequatur.testing.refusal import Refusal, refusal_of
-from exequatur.testing.workflow import GatedEnvironment, gated_environment
+from typing import TYPE_CHECKING
+
+from exequatur.lazy import importer
+
+if TYPE_CHECKING:
+    from exequatur.testing.activity import GatedActivityEnvironment
+    from exequatur.testing.assertions import (
+        assert_allowed,
+        assert_denied,
+        assert_receipt_rejected,
+        assert_rejected,
+        assert_revoked,
+        assert_unavailable,
+    )
+    from exequatur.testing.clock import Clock
+    from exequatur.testing.folder import PolicyFiles
+    from exequatur.testing.plugins import make_plugin
+    from exequatur.testing.refusal import Refusal, refusal_of
+    from exequatur.testing.workflow import GatedEnvironment, gated_environment
 
 __all__ = [
     "Clock",
@@ -34,3 +39,29 @@ __all__ = [
     "make_plugin",
     "refusal_of",
 ]
+
+__getattr__ = importer(
+    __name__,
+    {
+        "activity": ("GatedActivityEnvironment",),
+        "assertions": (
+            "assert_allowed",
+            "assert_denied",
+            "assert_receipt_rejected",
+            "assert_rejected",
+            "assert_revoked",
+            "assert_unavailable",
+        ),
+        "clock": ("Clock",),
+        "folder": ("PolicyFiles",),
+        "plugins": ("make_plugin",),
+        "refusal": (
+            "Refusal",
+            "refusal_of",
+        ),
+        "workflow": (
+            "GatedEnvironment",
+            "gated_environment",
+        ),
+    },
+)

@@ -16,17 +16,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from exequatur.errors import ConfigurationError
-from exequatur.identity.principal import Principal
-from exequatur.plugin import AuthorizationPlugin
-from exequatur.testing.activity import GatedActivityEnvironment
-from exequatur.testing.clock import Clock
-from exequatur.testing.folder import PolicyFiles
-from exequatur.testing.plugins import make_plugin
+
+if TYPE_CHECKING:
+    # At run time when a fixture is used: pytest loads this file wherever the package is installed.
+    from exequatur.identity.principal import Principal
+    from exequatur.plugin import AuthorizationPlugin
+    from exequatur.testing.activity import GatedActivityEnvironment
+    from exequatur.testing.clock import Clock
+    from exequatur.testing.folder import PolicyFiles
 
 __all__ = [
     "exequatur_clock",
@@ -43,6 +45,8 @@ __all__ = [
 @pytest.fixture
 def policy_files(tmp_path: Path) -> PolicyFiles:
     """An empty policy folder of this test."""
+    from exequatur.testing.folder import PolicyFiles
+
     return PolicyFiles(tmp_path / "exequatur-policies")
 
 
@@ -84,6 +88,8 @@ def exequatur_plugin(
     exequatur_state: Path,
 ) -> AuthorizationPlugin:
     """The plugin, with real keys and the policies under test."""
+    from exequatur.testing.plugins import make_plugin
+
     return make_plugin(
         exequatur_policies, principal=exequatur_principal, state_dir=exequatur_state, settings=exequatur_settings
     )
@@ -92,6 +98,8 @@ def exequatur_plugin(
 @pytest.fixture
 def exequatur_clock(exequatur_plugin: AuthorizationPlugin) -> Iterator[Clock]:
     """The clock that the plugin goes by."""
+    from exequatur.testing.clock import Clock
+
     clock, machine = Clock(), exequatur_plugin.gate.clock
     exequatur_plugin.gate.clock = clock
     yield clock
@@ -101,4 +109,6 @@ def exequatur_clock(exequatur_plugin: AuthorizationPlugin) -> Iterator[Clock]:
 @pytest.fixture
 def gated_activities(exequatur_plugin: AuthorizationPlugin) -> GatedActivityEnvironment:
     """Runs activities behind the plugin's gate."""
+    from exequatur.testing.activity import GatedActivityEnvironment
+
     return GatedActivityEnvironment(exequatur_plugin)

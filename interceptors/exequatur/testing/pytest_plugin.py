@@ -15,9 +15,8 @@ import pytest
 
 from exequatur.errors import PolicyError
 
-if (
-    TYPE_CHECKING
-):  # at run time when a policy test is collected: pytest loads this file wherever the package is installed
+if TYPE_CHECKING:
+    # At run time when a policy test is collected: pytest loads this file wherever the package is installed.
     from exequatur.authoring.cases.cases import Case
     from exequatur.policy.bundle import PolicyBundle
 
