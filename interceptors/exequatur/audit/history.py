@@ -27,6 +27,7 @@ from temporalio.client._helpers import _fix_history_enum, _fix_history_failure
 
 from exequatur.audit.report import Finding, finding
 from exequatur.errors import EvidenceError
+from exequatur.statements.encoding import strict_json
 
 MAX_BYTES = 256 * 1024 * 1024
 """Temporal ends a history at 50 MB; as JSON, with base64 payloads, that is less than 200 MB."""
@@ -127,7 +128,7 @@ def history_from_json(data: bytes, source: str = "the history") -> RunHistory:
         raise EvidenceError(f"{source}: not a workflow history: it has more than {MAX_VALUES:,} values")
     try:  # [H1]
         text = data.decode(json.detect_encoding(data))
-        document = json.loads(text, object_pairs_hook=_single, parse_constant=_refuse)
+        document = strict_json(text)
         if _SURROGATE.search(text):
             json.dumps(document, ensure_ascii=False).encode()  # half a pair is no text
     except (ValueError, RecursionError) as error:
@@ -244,17 +245,6 @@ def _short(error: Exception) -> str:
     """What is wrong, without all of the path to it and of the value that is."""
     text = str(error)
     return text if len(text) <= 400 else f"{text[:100]} … {text[-300:]}"
-
-
-def _single(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a member appears twice")
-    return result
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _modernise(events: list[dict[str, Any]]) -> None:

@@ -67,7 +67,7 @@ async def all_runs(auditing: Auditing, server: Server, query: str, parallel: int
         EvidenceError: The server cannot be reached or refuses the query.
     """
     client = await server.connect()
-    found = aiter(_listed(client, query))
+    found = aiter(listed(client, query))
     places = iter(range(2**63))
 
     async def worker() -> None:
@@ -122,7 +122,12 @@ async def fetched(client: Client, workflow_id: str, run_id: str | None) -> RunHi
     return history
 
 
-async def _listed(client: Client, query: str) -> AsyncIterator[tuple[str, str]]:
+async def listed(client: Client, query: str) -> AsyncIterator[tuple[str, str]]:
+    """Workflow and run ids that a visibility query finds.
+
+    Raises:
+        EvidenceError: The server refuses it.
+    """
     try:
         async for execution in client.list_workflows(query):
             yield execution.id, execution.run_id

@@ -62,13 +62,13 @@ def _refuse_constant(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant)
 
 
-def strict_json(data: bytes) -> Any:
+def strict_json(data: bytes | str) -> Any:
     """Parse RFC 8259 JSON; a member that appears twice is an error.
 
     Raises:
-        ValueError: ``data`` is not UTF-8, not JSON, nested too deeply, or has a duplicate member.
+        ValueError: ``data`` is not UTF-8, not JSON (with its position), nested too deeply, or has a duplicate member.
     """
     try:
-        return _DECODER.decode(data.decode("utf-8"))
+        return _DECODER.decode(data if isinstance(data, str) else data.decode("utf-8"))
     except RecursionError as err:
         raise ValueError("nested too deeply") from err

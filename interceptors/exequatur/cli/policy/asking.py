@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exequatur.errors import ConfigurationError, PolicyError
+from exequatur.statements.encoding import strict_json
 
 if TYPE_CHECKING:  # at run time when a command runs, so that --help is quick
     from exequatur.policy.bundle import PolicyBundle
@@ -57,7 +58,7 @@ def json_of(option: str, text: str | None) -> Any:
     if len(text) > MAX_JSON:
         raise ConfigurationError(f"{source}: larger than {MAX_JSON >> 20} MiB")
     try:
-        return json.loads(text, object_pairs_hook=_single, parse_constant=_refuse)
+        return strict_json(text)
     except json.JSONDecodeError as error:
         raise ConfigurationError(f"{source}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from None
     except (ValueError, RecursionError) as error:
@@ -124,17 +125,6 @@ def principal_of(
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_single, parse_constant=_refuse)
+        return strict_json(text)
     except (ValueError, RecursionError):
         return text
-
-
-def _single(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a member appears twice")
-    return result
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

@@ -11,16 +11,14 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from temporalio.client import Client
 from temporalio.converter import DataConverter
-from temporalio.service import RPCError
 
 from exequatur.audit.codec import decoded
 from exequatur.audit.history import RunHistory
 from exequatur.audit.recorded import Skipped, decisions_in, questions_of
 from exequatur.audit.records import Evidence, evidence_in, histories_in
 from exequatur.authoring.whatif.compare import Comparing
-from exequatur.cli.fetching import fetched
+from exequatur.cli.fetching import fetched, listed
 from exequatur.cli.server import Server
 from exequatur.errors import ConfigurationError, EvidenceError, PolicyError
 from exequatur.identity.principal import Principal
@@ -132,7 +130,7 @@ class Gathering:
         client = await self.server.connect()
         waiting: list[asyncio.Task[RunHistory]] = []
         try:
-            async for workflow_id, run_id in _listed(client, query):
+            async for workflow_id, run_id in listed(client, query):
                 waiting.append(asyncio.ensure_future(fetched(client, workflow_id, run_id)))
                 if len(waiting) >= _FETCHED and (history := await self._outcome(waiting.pop(0))) is not None:
                     yield history
@@ -157,14 +155,6 @@ class Gathering:
 
     def _wanted(self, action: str, at: float) -> bool:
         return at >= self.since and (not self.activities or any(fnmatchcase(action, glob) for glob in self.activities))
-
-
-async def _listed(client: Client, query: str) -> AsyncIterator[tuple[str, str]]:
-    try:
-        async for execution in client.list_workflows(query):
-            yield execution.id, execution.run_id
-    except RPCError as error:
-        raise EvidenceError(f"the server refuses the query: {error}") from error
 
 
 def principal_of(name: str | None, parents: Sequence[str]) -> Principal | None:
