@@ -270,9 +270,10 @@ def judge(mutant: Mutant, tests: Sequence[str]) -> tuple[bool, str]:
         copy = copied(Path(name))
         (copy / "exequatur" / mutant.path).write_text(mutant.source)
         code, output = run(copy, pytest_command(tests))
-    if code is None:
+    if code is None or code < 0:
         running = [line.split()[0] for line in output.splitlines() if line.startswith("tests/")]
-        return bool(running), f"{_name(running[-1])} (does not end)" if running else "no test began in time"
+        how = "does not end" if code is None else "ends the process"
+        return bool(running), f"{_name(running[-1])} ({how})" if running else "no test began in time"
     failed = re.search(r"^FAILED (\S+)", output, re.MULTILINE)
     if code == pytest.ExitCode.TESTS_FAILED and failed:
         return True, _name(failed[1])
@@ -322,9 +323,11 @@ def main(only: Sequence[str]) -> int:
     begun = time.monotonic()
     rules: set[str] = set()
     mutants: dict[str, list[Mutant]] = defaultdict(list)
-    for path in sorted({path for pattern in (*TOGETHER, *APART) for path in PACKAGE.glob(pattern)}):
+    modules = {path for pattern in (*TOGETHER, *APART) for path in PACKAGE.glob(pattern)}
+    for path in sorted(modules | {PACKAGE / where for _, where, _, _ in TABLE}):
         source, here = path.read_text(), path.relative_to(PACKAGE).as_posix()
-        rules |= {called(here, number) for number in listed(ast.parse(source))}
+        if path in modules:
+            rules |= {called(here, number) for number in listed(ast.parse(source))}
         for mutant in mutants_of(here, source):
             mutants[mutant.rule].append(mutant)
     if unlisted := set(mutants) - rules:

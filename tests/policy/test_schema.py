@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exequatur.errors import PolicyError
-from exequatur.policy.schema import declared_names, read_schema
+from exequatur.policy.declarations import declared_names
+from exequatur.policy.schema import read_schema
 from exequatur.policy.types import (
     BOOL,
     DECIMAL,

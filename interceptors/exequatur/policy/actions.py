@@ -115,7 +115,7 @@ class ActionIndex:
         self._always: list[str] = []
         self._by_action: defaultdict[Uid, list[str]] = defaultdict(list)
         for policy_id, scope in (scopes or {}).items():
-            if scope.actions is None:
+            if scope.actions is None:  # [N1]
                 self._always.append(policy_id)
             for uid in scope.actions or ():
                 self._by_action[uid].append(policy_id)
@@ -141,9 +141,9 @@ class ActionIndex:
         """Return what decides about an action."""
         if self._scopes is None:
             return ActionPolicies((), frozenset({()}), frozenset({()}), None)
-        found = set(self._always)  # N1
+        found = set(self._always)
         for uid in self._groups_of(action_id):
-            found.update(self._by_action.get(uid, ()))
+            found.update(self._by_action.get(uid, ()))  # [N1]
         ids = tuple(sorted(found, key=self._position.__getitem__))
         scopes = [self._scopes[policy_id] for policy_id in ids]
         facts = [scope.facts for scope in scopes if scope.facts is not None]

@@ -144,7 +144,7 @@ def convert_arguments(signature: ActivitySignature, args: Sequence[Any]) -> Conv
         value = converter.arguments(signature, args)
     except KeyboardInterrupt:
         raise
-    except BaseException:  # A1
+    except BaseException:  # [A1]
         return Conversion({}, {(): "the arguments could not be read"})
     return Conversion(value, converter.faults, frozenset(converter.open), frozenset(converter.nones))
 
@@ -199,9 +199,9 @@ class _Converter:
         return out
 
     def _parameter(self, out: dict[str, Any], parameter: Parameter, value: Any) -> None:
-        if parameter.name in RESERVED_KEYS:  # A3
+        if parameter.name in RESERVED_KEYS:  # [A3]
             self._refuse((parameter.name,), "has a name that Cedar reserves")
-        elif value is inspect.Parameter.empty:  # A5
+        elif value is inspect.Parameter.empty:  # [A5]
             self._refuse((parameter.name,), "is not given and has no default")
         else:
             self._member(out, parameter.name, value, parameter.hint, (), 0)
@@ -212,16 +212,16 @@ class _Converter:
             raise Unrepresentable(reason)
         self.faults[path] = _sentence(path, reason)
 
-    def _count(self, nodes: int) -> None:  # A6
+    def _count(self, nodes: int) -> None:
         self.nodes += nodes
         self.work += nodes
-        if self.nodes > MAX_NODES or self.characters > MAX_STRINGS or self.work > MAX_WORK:
+        if self.nodes > MAX_NODES or self.characters > MAX_STRINGS or self.work > MAX_WORK:  # [A6]
             raise _Exhausted
 
     def _member(self, out: dict[str, Any], name: str, value: Any, hint: Hint, path: Path, depth: int) -> None:
         here = (*path, name)
-        if value is None:  # A4
-            if not hint.optional:
+        if value is None:  # [A4]
+            if not hint.optional:  # [A4]
                 self._refuse(here, "is None where no None is declared")
             elif not self.in_set:
                 self.nones.add(here)
@@ -239,7 +239,7 @@ class _Converter:
             )
         except KeyboardInterrupt:
             raise
-        except BaseException:  # A1: code of the value's own class ran
+        except BaseException:  # [A1] code of the value's own class ran
             self._refuse(here, "could not be read")
 
     def _convert(self, value: Any, hint: Hint, path: Path, depth: int) -> Any:
@@ -254,7 +254,7 @@ class _Converter:
             raise Unrepresentable("is a number with fractions where a whole one is declared")
         if scalar is not None:
             return scalar(value)
-        if depth >= MAX_DEPTH:
+        if depth >= MAX_DEPTH:  # [A6]
             raise Unrepresentable(f"is nested more than {MAX_DEPTH} levels deep")
         if cls is dict:
             return self._mapping(value, hint, path, depth + 1)
@@ -290,10 +290,10 @@ class _Converter:
                 size = len(value.encode())
             except UnicodeEncodeError:
                 raise Unrepresentable("is a string that is not valid Unicode (a lone surrogate)") from None
-        if size > MAX_STRING:  # A6
+        if size > MAX_STRING:  # [A6]
             raise Unrepresentable(f"is a string of more than {MAX_STRING} bytes")
         self.characters += size
-        if self.characters > MAX_STRINGS:
+        if self.characters > MAX_STRINGS:  # [A6]
             raise _Exhausted
         return value
 
@@ -326,14 +326,14 @@ class _Converter:
             if not issubclass(type(key), str):
                 raise Unrepresentable("is a dict with a key that is not a string")
             name = self._text(str.__str__(key))
-            if name in RESERVED_KEYS:  # A3
+            if name in RESERVED_KEYS:  # [A3]
                 raise Unrepresentable(f"is a dict with the key {name}, which Cedar reserves")
             if name in seen:
                 raise Unrepresentable("is a dict with two keys of the same text")
             seen.add(name)
             self._member(out, name, item, keys.get(name, unlisted)[0], path, depth)
         for name, (_, required) in keys.items():
-            if required and name not in seen:  # A5
+            if required and name not in seen:  # [A5]
                 self._refuse((*path, name), "is a required key that is missing")
         return out
 
@@ -355,7 +355,7 @@ class _Converter:
                     item = tuple.__getitem__(value, index)
             except KeyboardInterrupt:
                 raise
-            except BaseException:  # A1: a property raised, a field was never set
+            except BaseException:  # [A1] a property raised, a field was never set
                 self._refuse((*path, name), "could not be read")
                 continue
             kind = type(item)
@@ -372,7 +372,7 @@ class _Converter:
         self._count(len(plan.fields))
         if plan.open:
             self._extras(out, value, path, depth)
-        if not RESERVED_KEYS.isdisjoint(out):  # A3
+        if not RESERVED_KEYS.isdisjoint(out):  # [A3]
             raise Unrepresentable("has a field with a name that Cedar reserves")
         return out
 

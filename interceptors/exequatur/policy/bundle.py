@@ -126,11 +126,11 @@ class PolicyBundle:
         if strict and self._faults:
             raise PolicyError(self._faults[0])
         self._schema = parse_schema(source.schema) if source.schema else None
-        if strict and self._validation_fault:  # B2
+        if strict and self._validation_fault:  # [B2]
             raise PolicyError(self._validation_fault)
         self._entities = EntityStore(source, self._schema, strict=strict)
         infos, unnamed, faults = _describe(headers, self._located)
-        if strict and faults:  # B3
+        if strict and faults:  # [B3]
             raise PolicyError(faults[0])
         self._faults += faults
         self._policies: Mapping[str, PolicyInfo] = MappingProxyType(infos)
@@ -358,11 +358,11 @@ def _describe(
         name = annotations.get("id", "") or policy_id
         if name == policy_id:
             unnamed.append(place)
-        if name in named:  # B3
+        if name in named:  # [B3]
             faults.append(f'{place}: @id("{name}") is already the name of {named[name]}. Give it another @id.')
         named[name] = place
         ttl = _ttl(annotations.get("ttl"))
-        if ttl is None and "ttl" in annotations:
+        if ttl is None and "ttl" in annotations:  # [B3]
             faults.append(
                 f'{place}: @ttl("{annotations["ttl"]}") is no duration. Write for example "30s", "5m" or "1h".'
             )

@@ -114,8 +114,8 @@ def _decide(
     arguments: Conversion,
     facts: Mapping[str, Any],
 ) -> Verdict:
-    if bundle.fault:
-        return _refusal(f"the policies are not fit to decide: {bundle.fault}"[:MAX_ERROR_LENGTH])  # [E7]
+    if bundle.fault:  # [E7]
+        return _refusal(f"the policies are not fit to decide: {bundle.fault}"[:MAX_ERROR_LENGTH])
     action_id = _action_id(action)
     if action_id is None:
         return _refusal('the action must be {"type": "Action", "id": ...} or Action::"..." without escapes')

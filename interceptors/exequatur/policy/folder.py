@@ -149,7 +149,7 @@ class PolicyWatch:
         while not stop.wait(self._interval):
             try:
                 self._scan(stop)
-            except BaseException:  # W4: a panic in Cedar's native code is not an Exception
+            except BaseException:  # [W4] a panic in Cedar's native code is not an Exception
                 logger.exception("The watch of %s failed; it goes on", self._source)
 
     def _take(self, state: Hashable, stop: threading.Event) -> None:
@@ -172,7 +172,7 @@ class PolicyWatch:
             return self._source.offer(self._current)
         except PolicyError:
             raise
-        except BaseException as error:  # W4
+        except BaseException as error:  # [W4]
             raise PolicyError(f"{self._source} cannot be loaded: {error!r}") from error
 
     def _unchanged(self, state: Hashable) -> bool:

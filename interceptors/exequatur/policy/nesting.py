@@ -1,7 +1,12 @@
 """Texts that are nested so deeply that Cedar's recursive parser would end the process.
 
 Cedar 4.12 overflows a stack of 8 MiB, and so kills whoever called it, at some 600 brackets in one another or a chain of
-some 1,200 operators. What is above these bounds is never given to it.
+some 1,200 operators.
+
+Rules:
+
+D1  What is above these bounds is never given to it.
+D2  What is below them is: no policy that people write is refused.
 """
 
 from collections.abc import Iterable
@@ -35,7 +40,7 @@ def too_deep(words: Iterable[Token]) -> Token | None:
         elif open_ and text == open_[-1]:
             open_.pop()
         links = 0 if text in _NEXT else links + (text in _LINKS)
-        if len(open_) > MAX_BRACKETS or links > MAX_LINKS:
+        if len(open_) > MAX_BRACKETS or links > MAX_LINKS:  # [D1]
             return word
         previous = text
     return None

@@ -99,18 +99,18 @@ def _reads(node: Any) -> Iterator[Path]:
     elif isinstance(node, tuple | list | frozenset):
         for value in node:
             yield from _reads(value)
-    elif type(node) not in _KNOWN:  # R4
+    elif type(node) not in _KNOWN:  # [R4]
         yield _EVERYTHING
     elif isinstance(node, pst.Var):
-        if node.name == "context":  # R3
+        if node.name == "context":  # [R3]
             yield _EVERYTHING
-    elif isinstance(node, pst.GetAttr):  # R1, R2
-        yield from (path for origin in _origins(node) for path in _argument_path(origin))
+    elif isinstance(node, pst.GetAttr):  # R2
+        yield from (path for origin in _origins(node) for path in _argument_path(origin))  # [R1]
         yield from _side_reads(node.base)
-    elif isinstance(node, pst.HasAttr):  # R1
+    elif isinstance(node, pst.HasAttr):
         for origin in _origins(node.base):
             found = (path for end in _follow(origin, node.attrs) for path in _argument_path(end, has=True))
-            yield from (_Presence(path) if path else path for path in found)  # R5
+            yield from (_Presence(path) if path else path for path in found)  # [R1] R5
         yield from _side_reads(node.base)
     else:
         for name in _MEMBERS[type(node)]:

@@ -5,31 +5,35 @@ valid one is read, so that other modules can compare its types with code and wit
 
 Rules:
 
-S1  A text that this reader does not understand is refused; nothing is skipped.
+S1  A text that cannot be read is refused; nothing is skipped.
 S2  A type's name means what Cedar makes of it: a common type before an entity type before a primitive one, the own
     namespace before none.
 S3  What refers to itself or is nested without bounds is refused.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, NoReturn, TypeVar
 
 from cedarpy import Schema
 
 from exequatur.errors import PolicyError
-from exequatur.policy.syntax import Token, place_of, tokens, unquoted
+from exequatur.policy.declarations import (
+    MAX_TYPE_DEPTH,
+    ActionName,
+    Annotations,
+    Declarations,
+    Written,
+    WrittenAction,
+    WrittenEntity,
+    WrittenName,
+    WrittenRecord,
+    WrittenSet,
+    read_declarations,
+)
+from exequatur.policy.syntax import place_of
 from exequatur.policy.types import PRIMITIVES, Attribute, CedarType, EntityType, RecordType, SetType
 
-#: Types in types; real ones have some five levels.
-MAX_TYPE_DEPTH = 64
 _BUILTIN = "__cedar"
-
-_T = TypeVar("_T")
-
-Annotations = Mapping[str, str]
-ActionName = tuple[str, str]
-"""Type and id, for example ``("Action", "refund_order")``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,315 +128,6 @@ def read_schema(text: str, name: str = "schema") -> SchemaModel:
     return _Resolver(read_declarations(text, name)).model()
 
 
-def declared_names(text: str, name: str = "schema") -> frozenset[str]:
-    """Return the names of entity types, common types and actions (``Action::"id"``) that a fragment declares.
-
-    A fragment may refer to what another text declares.
-
-    Raises:
-        PolicyError: It cannot be read.
-    """
-    declarations = read_declarations(text, name)
-    return frozenset(name for names, _, _ in declarations.spans for name in names)
-
-
-# What is written, before names are resolved.
-
-
-@dataclass(frozen=True, slots=True)
-class _Name:
-    text: str
-    namespace: str
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class _SetOf:
-    element: "_Written"
-
-
-@dataclass(frozen=True, slots=True)
-class _Record:
-    attributes: tuple[tuple[str, "_Written", bool, Annotations], ...]
-
-
-_Written = _Name | _SetOf | _Record
-
-
-class _Entity(NamedTuple):
-    name: str
-    parents: tuple[_Name, ...]
-    attributes: _Record
-    choices: tuple[str, ...] | None
-    tags: _Written | None
-    annotations: Annotations
-    offset: int
-
-
-class _Common(NamedTuple):
-    name: str
-    type: _Written
-    offset: int
-
-
-class _Action(NamedTuple):
-    type: str
-    id: str
-    groups: tuple[ActionName, ...]
-    principals: tuple[_Name, ...] | None
-    resources: tuple[_Name, ...] | None
-    context: _Written
-    annotations: Annotations
-    offset: int
-
-
-class Declarations(NamedTuple):
-    """The declarations of a text, names unresolved."""
-
-    text: str
-    source: str
-    entities: list[_Entity]
-    types: list[_Common]
-    actions: list[_Action]
-    spans: list[tuple[tuple[str, ...], int, int]]
-    """Names and extent of each declaration, annotations included."""
-
-
-def read_declarations(text: str, name: str = "schema") -> Declarations:
-    """Read a schema or a fragment of one in Cedar syntax, without resolving names.
-
-    Raises:
-        PolicyError: It cannot be read; the message has line and column.
-    """
-    return _Reader(text, name).read()
-
-
-class _Reader:
-    """A recursive descent through the schema grammar."""
-
-    def __init__(self, text: str, name: str) -> None:
-        self._text, self._name = text, name
-        self._words = tokens(text)
-        self._at = 0
-        self._depth = 0
-        self._namespace = ""
-        self._out = Declarations(text, name, [], [], [], [])
-
-    def read(self) -> Declarations:
-        while self._word() is not None:
-            self._declaration(top=True)
-        return self._out
-
-    def _declaration(self, *, top: bool = False) -> None:
-        start = self._here()
-        annotations = self._annotations()
-        keyword = self._name_word("entity, action, type or namespace")
-        if keyword == "namespace" and top:
-            self._namespace = self._path()
-            self._expect("{")
-            while not self._accept("}"):
-                self._declaration()
-            self._namespace = ""
-            return
-        names: tuple[str, ...]
-        if keyword == "entity":
-            names = self._entity(annotations)
-        elif keyword == "action":
-            names = self._action(annotations)
-        elif keyword == "type":
-            names = self._common()
-        else:
-            self._at -= 1
-            self._refuse("entity, action, type or namespace")
-        self._out.spans.append((names, start, self._words[self._at - 1].end))
-
-    def _entity(self, annotations: Annotations) -> tuple[str, ...]:
-        names = [(self._here(), self._full(self._name_word("the entity's name")))]
-        while self._accept(","):
-            names.append((self._here(), self._full(self._name_word("the entity's name"))))
-        parents: tuple[_Name, ...] = ()
-        attributes, tags, choices = _Record(()), None, None
-        if self._accept("enum"):
-            choices = tuple(self._listed(self._string, "[", "]"))
-        else:
-            if self._accept("in"):
-                parents = self._names()
-            self._accept("=")
-            if self._peek("{"):
-                attributes = self._record()
-            if self._accept("tags"):
-                tags = self._type()
-        self._expect(";")
-        self._out.entities.extend(
-            _Entity(name, parents, attributes, choices, tags, annotations, offset) for offset, name in names
-        )
-        return tuple(name for _, name in names)
-
-    def _common(self) -> tuple[str, ...]:
-        offset = self._here()
-        name = self._full(self._name_word("the type's name"))
-        self._expect("=")
-        self._out.types.append(_Common(name, self._type(), offset))
-        self._expect(";")
-        return (name,)
-
-    def _action(self, annotations: Annotations) -> tuple[str, ...]:
-        names = [(self._here(), self._id())]
-        while self._accept(","):
-            names.append((self._here(), self._id()))
-        groups: tuple[ActionName, ...] = ()
-        principals = resources = None
-        context: _Written = _Record(())
-        if self._accept("in"):
-            groups = tuple(self._listed(self._group, "[", "]")) if self._peek("[") else (self._group(),)
-        if self._accept("appliesTo"):
-            self._expect("{")
-            while not self._accept("}"):
-                part = self._name_word("principal, resource or context")
-                self._expect(":")
-                if part == "principal":
-                    principals = self._names()
-                elif part == "resource":
-                    resources = self._names()
-                elif part == "context":
-                    context = self._type()
-                else:
-                    self._at -= 2
-                    self._refuse("principal, resource or context")
-                if not self._peek("}"):
-                    self._expect(",")
-        if self._accept("attributes"):
-            self._expect("{")
-            self._expect("}")
-        self._expect(";")
-        kind = self._full("Action")
-        self._out.actions.extend(
-            _Action(kind, name, groups, principals, resources, context, annotations, offset) for offset, name in names
-        )
-        return tuple(f'{kind}::"{name}"' for _, name in names)
-
-    def _group(self) -> ActionName:
-        word = self._word()
-        if word is not None and word.kind == "string":
-            return self._full("Action"), self._string()
-        parts = [self._name_word("a group's name")]
-        while self._accept("::"):
-            following = self._word()
-            if following is not None and following.kind == "string":
-                return "::".join(parts), self._string()
-            parts.append(self._name_word("a group's name"))
-        if len(parts) > 1:
-            self._refuse("the group's id as a string")
-        return self._full("Action"), parts[0]
-
-    def _names(self) -> tuple[_Name, ...]:
-        return tuple(self._listed(self._type_name, "[", "]")) if self._peek("[") else (self._type_name(),)
-
-    def _type(self) -> _Written:
-        self._depth += 1
-        if self._depth > MAX_TYPE_DEPTH:  # [S3]
-            self._refuse(f"fewer than {MAX_TYPE_DEPTH} types in one another")
-        try:
-            if self._peek("{"):
-                return self._record()
-            word, following = self._word(), self._word(1)
-            if word is not None and word.text == "Set" and following is not None and following.text == "<":
-                self._at += 2
-                element = self._type()
-                self._expect(">")
-                return _SetOf(element)
-            return self._type_name()
-        finally:
-            self._depth -= 1
-
-    def _record(self) -> _Record:
-        self._expect("{")
-        attributes = []
-        while not self._accept("}"):
-            annotations = self._annotations()
-            name = self._id()
-            required = not self._accept("?")
-            self._expect(":")
-            attributes.append((name, self._type(), required, annotations))
-            if not self._peek("}"):
-                self._expect(",")
-        return _Record(tuple(attributes))
-
-    def _type_name(self) -> _Name:
-        offset = self._here()
-        return _Name(self._path(), self._namespace, offset)
-
-    def _annotations(self) -> Annotations:
-        found: dict[str, str] = {}
-        while self._accept("@"):
-            name = self._name_word("the annotation's name")
-            found[name] = ""
-            if self._accept("("):
-                found[name] = self._string()
-                self._expect(")")
-        return found
-
-    def _path(self) -> str:
-        parts = [self._name_word("a name")]
-        while self._accept("::"):
-            parts.append(self._name_word("a name"))
-        return "::".join(parts)
-
-    def _full(self, name: str) -> str:
-        return f"{self._namespace}::{name}" if self._namespace else name
-
-    def _id(self) -> str:
-        word = self._word()
-        return self._string() if word is not None and word.kind == "string" else self._name_word("a name")
-
-    def _string(self) -> str:
-        word = self._word()
-        if word is None or word.kind != "string":
-            self._refuse("a string")
-        self._at += 1
-        return unquoted(word.text)
-
-    def _name_word(self, wanted: str) -> str:
-        word = self._word()
-        if word is None or word.kind != "name":
-            self._refuse(wanted)
-        self._at += 1
-        return word.text
-
-    def _listed(self, read: Callable[[], _T], first: str, last: str) -> Iterator[_T]:
-        self._expect(first)
-        while not self._accept(last):
-            yield read()
-            if not self._peek(last):
-                self._expect(",")
-
-    def _word(self, ahead: int = 0) -> Token | None:
-        return self._words[self._at + ahead] if self._at + ahead < len(self._words) else None
-
-    def _here(self) -> int:
-        word = self._word()
-        return word.start if word is not None else len(self._text)
-
-    def _peek(self, text: str) -> bool:
-        word = self._word()
-        return word is not None and word.text == text
-
-    def _accept(self, text: str) -> bool:
-        if not self._peek(text):
-            return False
-        self._at += 1
-        return True
-
-    def _expect(self, text: str) -> None:
-        if not self._accept(text):
-            self._refuse(text)
-
-    def _refuse(self, wanted: str) -> NoReturn:  # S1
-        word = self._word()
-        found = f"found {word.text[:60]}" if word is not None else "the text ends"
-        raise PolicyError(f"{self._name}:{place_of(self._text, self._here())}: {wanted} is expected, but {found}.")
-
-
 class _Resolver:
     """Gives names their meaning (S2)."""
 
@@ -455,7 +150,7 @@ class _Resolver:
                 others[each.type, each.id] = action
         return SchemaModel(entities, types, actions, others)
 
-    def _entity(self, written: _Entity) -> EntityDeclaration:
+    def _entity(self, written: WrittenEntity) -> EntityDeclaration:
         return EntityDeclaration(
             written.name,
             tuple(self._entity_name(name) for name in written.parents),
@@ -466,7 +161,7 @@ class _Resolver:
             written.offset,
         )
 
-    def _action(self, written: _Action) -> ActionDeclaration:
+    def _action(self, written: WrittenAction) -> ActionDeclaration:
         context = self._type(written.context)
         if not isinstance(context, RecordType):
             raise PolicyError(f"{self._place(written.offset)}: the context of {written.id} is not a record.")
@@ -485,10 +180,10 @@ class _Resolver:
             written.offset,
         )
 
-    def _type(self, written: _Written) -> CedarType:
-        if isinstance(written, _Record):
+    def _type(self, written: Written) -> CedarType:
+        if isinstance(written, WrittenRecord):
             return self._record(written)
-        if isinstance(written, _SetOf):
+        if isinstance(written, WrittenSet):
             return SetType(self._type(written.element))
         for name in self._candidates(written):  # [S2]
             if name in self._commons:
@@ -500,7 +195,7 @@ class _Resolver:
             raise PolicyError(f"{self._place(written.offset)}: there is no type {written.text}.")
         return primitive
 
-    def _entity_name(self, written: _Name) -> str:
+    def _entity_name(self, written: WrittenName) -> str:
         for name in self._candidates(written):
             if name in self._entities:
                 return name
@@ -508,8 +203,8 @@ class _Resolver:
                 return common.name
         raise PolicyError(f"{self._place(written.offset)}: there is no entity type {written.text}.")
 
-    def _candidates(self, written: _Name) -> Iterator[str]:
-        if written.namespace:
+    def _candidates(self, written: WrittenName) -> Iterator[str]:
+        if written.namespace:  # [S2]
             yield f"{written.namespace}::{written.text}"
         yield written.text
 
@@ -522,7 +217,7 @@ class _Resolver:
             self._waiting.pop()
         return self._resolved[name]
 
-    def _record(self, written: _Record) -> RecordType:
+    def _record(self, written: WrittenRecord) -> RecordType:
         return RecordType(
             tuple(
                 Attribute(name, self._type(kind), required, tuple(annotations.items()))

@@ -60,7 +60,7 @@ def convert_plain(value: Any, declared: CedarType | None, name: str = "args") ->
     converter = _Converter(name)
     try:
         found = converter.convert(value, declared, (), 0)
-    except Unrepresentable as fault:
+    except Unrepresentable as fault:  # [V1]
         return Conversion({}, {(): f"{name} {fault.reason}", **converter.faults})
     except RecursionError:
         return Conversion({}, {(): f"{name} is nested too deeply"})
@@ -95,9 +95,9 @@ class _Converter:
 
     def convert(self, value: Any, declared: CedarType | None, path: Path, depth: int) -> Any:
         self._nodes += 1
-        if self._nodes > MAX_NODES:
+        if self._nodes > MAX_NODES:  # [V1]
             raise Unrepresentable(f"holds more than {MAX_NODES} values")
-        if depth > MAX_DEPTH:
+        if depth > MAX_DEPTH:  # [V1]
             raise Unrepresentable(f"is nested more than {MAX_DEPTH} levels deep")
         if isinstance(declared, RecordType):
             return self._record(value, declared, path, depth)
@@ -195,7 +195,7 @@ def _instead(value: Any, declared: Primitive) -> Unrepresentable:
 
 
 def _string(value: Any) -> str:
-    if not isinstance(value, str):
+    if not isinstance(value, str):  # [V2]
         raise _instead(value, STRING)
     try:
         size = len(value.encode())
@@ -213,7 +213,7 @@ def _bool(value: Any) -> bool:
 
 
 def _long(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, int):  # [V2]
         raise _instead(value, LONG)
     return long(int(value))
 

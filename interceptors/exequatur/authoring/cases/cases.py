@@ -212,8 +212,8 @@ class _Reader:
         self._values += whole.size
         if self._values > MAX_VALUES:
             refuse(self._file, place, f"from here on the cases hold more than {MAX_VALUES} values. Split the file.")
-        for name in ("principal", "activity", "expect"):  # [C3]
-            if name not in members:
+        for name in ("principal", "activity", "expect"):
+            if name not in members:  # [C3]
                 refuse(self._file, place, f"this case has no {name}. {_NEXT[name]}")
         allow = self._word(members, "expect") == "allow"
         if not allow and members["expect"].value != "deny":

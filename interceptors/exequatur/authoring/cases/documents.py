@@ -202,13 +202,13 @@ class _Reader:
 
     def _scalar(self, event: _Event) -> Any:  # D3
         text = event.text
-        if event.in_quotes:
+        if event.in_quotes:  # [D3]
             return self._text(event)
         if text in _CONSTANTS:
             return _CONSTANTS[text]
-        if not _NUMBER.fullmatch(text):
+        if not _NUMBER.fullmatch(text):  # [D3]
             return self._text(event)
-        if len(text) > _MAX_DIGITS:
+        if len(text) > _MAX_DIGITS:  # [D2]
             refuse(
                 self._name, event.place, f"this number has more than {_MAX_DIGITS} digits. Is it a string? Quote it."
             )
@@ -216,7 +216,7 @@ class _Reader:
             return int(text)
         try:
             number, exact = float(text), Decimal(text)
-        except ArithmeticError:
+        except ArithmeticError:  # [D4]
             refuse(self._name, event.place, "this number is too large. If it is a string, quote it.")
         # Most are what people call them, a number; what a float would change keeps its digits.
         return number if Decimal(repr(number)) == exact else exact
@@ -224,7 +224,7 @@ class _Reader:
     def _text(self, event: _Event) -> str:
         try:
             event.text.encode()
-        except UnicodeEncodeError:
+        except UnicodeEncodeError:  # [D4]
             refuse(self._name, event.place, "this string is not valid Unicode (a lone surrogate).")
         return event.text
 
@@ -255,12 +255,12 @@ def _yaml_events(text: str, name: str) -> Iterator[_Event]:
                 yield _Event("scalar", place, event.value, event.style is not None, anchor)
             elif isinstance(event, yaml.StreamEndEvent) and not documents:
                 yield _Event("nothing", place)
-    except yaml.MarkedYAMLError as error:
+    except yaml.MarkedYAMLError as error:  # [D4]
         refuse(name, _place(error.problem_mark), f"this is not YAML: {error.problem or error.context}.")
-    except yaml.reader.ReaderError as error:
+    except yaml.reader.ReaderError as error:  # [D4]
         place = _Lines(text).place(int(error.position))
         refuse(name, place, "this character is not allowed in YAML. Write it as an escape in double quotes.")
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError) as error:  # [D4]
         # An escape such as "\UFFFFFFFF" or a version number beyond all bounds.
         raise PolicyError(f"{name}: this is not YAML: {error}.") from None
 
@@ -269,9 +269,9 @@ def _json_events(text: str, name: str) -> Iterator[_Event]:
     lines = _Lines(text)
     try:
         json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
-    except json.JSONDecodeError as error:
+    except json.JSONDecodeError as error:  # [D4]
         refuse(name, Place(error.lineno, error.colno), f"this is not JSON: {error.msg}.")
-    except RecursionError:
+    except RecursionError:  # [D4]
         refuse(name, Place(1, 1), f"this is nested more than {MAX_DEPTH} levels deep.")
     for match in _JSON_WORD.finditer(text):
         word, place = match.group(), lines.place(match.start())

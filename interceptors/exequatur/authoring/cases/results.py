@@ -95,8 +95,8 @@ def run_case(bundle: PolicyBundle, case: Case) -> CaseResult:
         verdict = ask(own, asked)
     except PolicyError as error:
         refused = _refused_arguments(bundle, case, str(error))
-        if refused is None:
-            return CaseResult(case, "error", str(error), None, None)  # [T2]
+        if refused is None:  # [T2]
+            return CaseResult(case, "error", str(error), None, None)
         verdict = refused
     problem = _problem(bundle, case, verdict)
     return CaseResult(case, "failed" if problem else "passed", problem, verdict, asked)
@@ -118,24 +118,24 @@ def _refused_arguments(bundle: PolicyBundle, case: Case, sentence: str) -> Verdi
     declared = bundle.model.actions.get(case.activity) if bundle.model else None
     converted = convert_plain(case.args, declared.args if declared else None)
     fault = converted.fault_for(bundle.reads(case.activity))
-    if fault is None or fault[1] not in sentence:
+    if fault is None or fault[1] not in sentence:  # [T2]
         return None
     return Verdict(False, (), (fault[1],), None, fault=fault[1])
 
 
 def _problem(bundle: PolicyBundle, case: Case, verdict: Verdict) -> str | None:
     """Why an answer is not the expected one, or None."""
-    if verdict.allowed != case.allow:
+    if verdict.allowed != case.allow:  # [T1]
         return f"expected {_expected(case)}, but {_answer(bundle, case, verdict)}"
     if verdict.errors and case.error is None:  # [T1]
         return f"denied as expected, but by an error: {_errors(verdict)}. If that is meant, write error: with it"
-    if case.error is not None and not any(case.error in error for error in verdict.errors):
+    if case.error is not None and not any(case.error in error for error in verdict.errors):  # [T1]
         told = f"the error is: {_errors(verdict)}" if verdict.errors else _answer(bundle, case, verdict)
         return f"expected an error that says {case.error!r}, but {told}"
     decided = tuple(policy.id for policy in verdict.policies)
-    if case.by is not None and set(case.by) != set(decided):
+    if case.by is not None and set(case.by) != set(decided):  # [T1]
         return f"expected {_expected(case)}, but {_answer(bundle, case, verdict)}"
-    if case.reason is not None and not any(case.reason in (policy.reason or "") for policy in verdict.policies):
+    if case.reason is not None and not any(case.reason in (policy.reason or "") for policy in verdict.policies):  # [T1]
         return f"expected a denial that says {case.reason!r}, but {_answer(bundle, case, verdict)}"
     return None
 

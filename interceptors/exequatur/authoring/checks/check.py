@@ -95,8 +95,8 @@ def check_source(source: BundleSource) -> Checked:
     """
     texts = {file.name: Text(file.name, file.text) for file in source.policies}
     first = next(iter(texts), "policies")
-    unusable = _unusable(source)  # [K3]
-    if unusable is not None:
+    unusable = _unusable(source)
+    if unusable is not None:  # [K3]
         return Checked((unusable,), texts, 0)
     written, read, rest, findings = _policies(list(texts.values()))
     schema, world, more = _surroundings(source, texts)
@@ -108,9 +108,9 @@ def check_source(source: BundleSource) -> Checked:
         step = "generate it: exequatur policy schema"
         findings.append(about("no-schema", first, "without a schema nothing is compared with the activities", step))
     exempt, wrong = _exemptions(read, written, rest)
-    findings = [*without_allowed(findings, exempt), *wrong]  # [K4]
-    if not any(each.binding and each.severity == "error" for each in findings):
-        findings += _refused(source, first)  # [K2]
+    findings = [*without_allowed(findings, exempt), *wrong]  # K4
+    if not any(each.binding and each.severity == "error" for each in findings):  # [K2]
+        findings += _refused(source, first)
     return Checked(tuple(sorted(findings, key=lambda each: each.order)), texts, len(written))
 
 

@@ -10,8 +10,9 @@ from cedarpy import Schema
 from exequatur.authoring.checks.findings import Finding, finding
 from exequatur.authoring.checks.texts import Text
 from exequatur.errors import PolicyError
+from exequatur.policy.declarations import declared_names
 from exequatur.policy.nesting import too_deep
-from exequatur.policy.schema import SchemaModel, declared_names, read_schema
+from exequatur.policy.schema import SchemaModel, read_schema
 from exequatur.policy.syntax import Token, parse_error_offset, unquoted
 from exequatur.policy.types import PRIMITIVES, CedarType, RecordType, SetType
 

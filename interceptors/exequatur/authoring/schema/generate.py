@@ -20,9 +20,10 @@ from cedarpy import Schema
 from exequatur.errors import PolicyError
 from exequatur.policy.action import WORKFLOW_TYPE, mark_of
 from exequatur.policy.conformance import differences
+from exequatur.policy.declarations import Declarations, read_declarations
 from exequatur.policy.hints import hinted_function
 from exequatur.policy.notes import noted, summary_of
-from exequatur.policy.schema import Declarations, SchemaModel, read_declarations, read_schema
+from exequatur.policy.schema import SchemaModel, read_schema
 from exequatur.policy.shapes import Arguments, DictType, arguments_of
 from exequatur.policy.syntax import place_of, quoted, tokens, unquoted
 from exequatur.policy.types import Attribute, CedarType, Path, RecordType, SetType, attribute_name, written
