@@ -59,6 +59,7 @@ UNMUTATED_LIMIT = 600.0
 
 _LISTED = re.compile(r"^ *([A-Z]\d{1,2})  +\S", re.MULTILINE)
 _MARK = re.compile(r"# \[([A-Z]\d{1,2})\]")
+_SERVERLESS = ("tests/statements/", "tests/policy/", "tests/authoring/")
 _REFUSALS = {"StatementError", "UnknownKeyError"}
 
 
@@ -207,7 +208,7 @@ def marked_tests() -> dict[str, list[str]]:
     if code != pytest.ExitCode.OK:
         raise SystemExit(f"The tests cannot be collected:\n{output.getvalue()[-2000:]}")
     return {
-        rule: sorted(tests, key=lambda name: not name.startswith("tests/statements/"))
+        rule: sorted(tests, key=lambda name: not name.startswith(_SERVERLESS))
         for rule, tests in collector.tests.items()
     }
 

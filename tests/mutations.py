@@ -334,7 +334,6 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
         "return [] if has and len(origin) == 1 else [origin[1:]]",
         "return [origin[1:]] if len(origin) > 1 else []",
     ),
-    ("reads.R3", "policy/reads.py", "return [] if origin else [_EVERYTHING]", "return []"),
     (
         "reads.R4",
         "policy/reads.py",
@@ -347,7 +346,8 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
         "schema.S2",
         "policy/schema.py",
         "            if name in self._commons:\n                return self._common(name)\n            if",
-        "            if name in self._commons and name not in self._entities:\n                return self._common(name)\n            if",
+        "            if name in self._commons and name not in self._entities:\n"
+        "                return self._common(name)\n            if",
     ),
     (
         "shapes.H2",

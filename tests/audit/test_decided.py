@@ -73,7 +73,7 @@ def test_a_record_without_the_principals_roles_takes_them_from_the_grant_or_says
     assert not ask(BUNDLE, asked_of(of_another, BUNDLE)).allowed
 
 
-@pytest.mark.rule("Z1")
+@pytest.mark.rule("decided.Z1")
 def test_policies_that_read_more_than_the_record_holds_are_not_answered_for() -> None:
     more = PolicyBundle.from_parts(POLICIES + MORE)
     with pytest.raises(EvidenceError, match=r"does not hold args\.name"):

@@ -16,7 +16,16 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 
 from exequatur.audit.codes import CODES
-from exequatur.audit.evidence import EvidenceReader, NoEvidence, RecordedEvidence, journals_in, records_of_journal
+from exequatur.audit.decisions import check_receipt
+from exequatur.audit.evidence import (
+    Decision,
+    DecisionRecord,
+    EvidenceReader,
+    NoEvidence,
+    RecordedEvidence,
+    journals_in,
+    records_of_journal,
+)
 from exequatur.audit.history import of_events
 from exequatur.audit.report import RunReport, Severity, Verdict
 from exequatur.audit.trust import AuditTrust
@@ -26,7 +35,8 @@ from exequatur.gate.wire import RECEIPT
 from exequatur.lineage.record import Record
 from exequatur.statements.encoding import compact_json
 from exequatur.statements.jws import parse
-from exequatur.statements.models import Seal
+from exequatur.statements.models import Receipt, Seal
+from exequatur.statements.packing import unpack
 from tests.audit.journals import relinked
 from tests.audit.judging import Bench
 from tests.audit.mutants import Events, attributes_of, edited, families, kind_of, renumbered, stripped
@@ -412,6 +422,35 @@ def test_a_record_that_is_not_the_one_that_a_receipt_names_is_found_though_it_is
     assert "place of its receipt" in sentence(report, "evidence-invalid")
 
 
+@pytest.mark.rule("decisions.D4")
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"request": "A" * 43}, "request"),
+        ({"run_id": "another"}, "run"),
+        ({"attempt": 2}, "attempt"),
+        ({"enforced": False}, "enforcement"),
+        ({"bundle": "A" * 43}, "bundle"),
+        ({"facts": "{}"}, "digest of the facts"),
+        ({"decision": "deny"}, "decision"),
+        ({"policies": ["another"]}, "policy"),
+    ],
+)
+def test_a_receipt_that_says_otherwise_than_the_record_in_its_place_is_named(
+    bench: Bench, records: list[Record], changes: dict[str, Any], name: str
+) -> None:
+    at, claims = decision_of(bench, records, "sequential")
+    completed = next(each for each in bench.runs["sequential"] if kind_of(each) == "activity_task_completed")
+    [*_, token] = unpack(attributes_of(completed).result.payloads[0].metadata[RECEIPT])
+    receipt = parse(token, Receipt).claims
+
+    def problem(body: dict[str, Any]) -> str | None:
+        return check_receipt(Decision(records[at], DecisionRecord.model_validate_json(json.dumps(body))), receipt)
+
+    assert problem(claims) is None
+    assert problem({**claims, **changes}) == f"its receipt names another {name} than the journal"
+
+
 def test_a_journal_that_was_lost_could_not_be_checked(bench: Bench, records: list[Record]) -> None:
     at, _ = decision_of(bench, records, "sequential")
     report = audited(bench, "sequential", bench.runs["sequential"], told(records[:at] + records[at + 1 :]))
@@ -430,6 +469,7 @@ def test_decisions_whose_policies_are_not_archived_could_not_be_recomputed(bench
     [{"decision": "deny"}, {"policies": ["limit"]}, {"policies": []}, {"fault": "it has no form"}],
     ids=["answer", "policy", "no policy", "fault"],
 )
+@pytest.mark.rule("decisions.D3")
 def test_a_decision_that_comes_out_otherwise_when_it_is_made_again_is_a_violation(
     bench: Bench, records: list[Record], changes: dict[str, Any]
 ) -> None:
@@ -446,6 +486,7 @@ def test_a_decision_that_comes_out_otherwise_when_it_is_made_again_is_a_violatio
      {"vouched": {"attributes": {}, "parents": ['Role::"root"']}}],
     ids=lambda changes: next(iter(changes)),
 )  # fmt: skip
+@pytest.mark.rule("decisions.D1")
 def test_a_decision_about_something_else_than_the_history_has_is_a_violation(
     bench: Bench, records: list[Record], changes: dict[str, Any]
 ) -> None:
@@ -453,6 +494,7 @@ def test_a_decision_about_something_else_than_the_history_has_is_a_violation(
 
 
 @pytest.mark.parametrize("group", ["activity", "run"])
+@pytest.mark.rule("decisions.D1")
 def test_facts_that_the_history_contradicts_are_a_violation(bench: Bench, records: list[Record], group: str) -> None:
     _, claims = decision_of(bench, records, "timed-out")
     facts = json.loads(claims["facts"])
@@ -462,6 +504,7 @@ def test_facts_that_the_history_contradicts_are_a_violation(bench: Bench, record
         assert "decision-contradicts" in codes(report, Severity.VIOLATION), name
 
 
+@pytest.mark.rule("decisions.D2")
 def test_what_was_allowed_although_it_had_been_revoked_is_a_violation(bench: Bench, records: list[Record]) -> None:
     at, _ = decision_of(bench, records, "timed-out")
     run = bench.recorded["timed-out", True]
@@ -486,6 +529,7 @@ def test_what_was_revoked_later_stays_authorized(bench: Bench) -> None:
     assert bench.recorded["revoked", True].activities[0].outcome == "revoked"
 
 
+@pytest.mark.rule("decisions.D2")
 def test_what_was_allowed_when_its_grant_had_ended_is_a_violation(bench: Bench, records: list[Record]) -> None:
     at, claims = decision_of(bench, records, "timed-out")
     facts = json.loads(claims["facts"])

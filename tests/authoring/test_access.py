@@ -71,7 +71,7 @@ def test_without_arguments_the_answer_depends_on_them() -> None:
     assert access.reads == ("context.args.amount",)
 
 
-@pytest.mark.rule("Z1")
+@pytest.mark.rule("access.Z1")
 @pytest.mark.parametrize(("amount", "answer"), [(500, "yes"), (501, "no")])
 def test_with_everything_that_policies_read_the_answer_is_the_gates_own(amount: int, answer: str) -> None:
     found = answers(who_can(bundle(), "refund", args={"amount": amount}))
@@ -81,7 +81,7 @@ def test_with_everything_that_policies_read_the_answer_is_the_gates_own(amount: 
     assert (role.answer, role.final) == (answer, False)
 
 
-@pytest.mark.rule("Z1")
+@pytest.mark.rule("access.Z1")
 def test_the_gates_strictness_is_in_a_final_answer() -> None:
     policies = (
         '@id("all") permit(principal, action, resource);'
@@ -201,7 +201,7 @@ def test_somebody_who_is_only_supposed_is_never_one_that_a_policy_means() -> Non
     assert found["anyone without a role ('Agent', 'User')"] == "no"
 
 
-@pytest.mark.rule("Y2")
+@pytest.mark.rule("residual.Y2")
 def test_an_entity_that_is_only_referred_to_has_nothing() -> None:
     policies = (
         '@id("p") permit(principal, action == Action::"close", resource) when { resource.owner in Role::"operations" };'
@@ -279,9 +279,9 @@ LEVELS: list[dict[str, Any]] = [{"level": 2}, {}, {"level": 3, "region": "emea"}
 
 @settings(max_examples=150, deadline=None)
 @given(SETS, CONTEXTS, st.sampled_from(LEVELS), st.booleans(), st.booleans())
-@pytest.mark.rule("Z2")
-@pytest.mark.rule("Y1")
-@pytest.mark.rule("Y3")
+@pytest.mark.rule("access.Z2")
+@pytest.mark.rule("residual.Y1")
+@pytest.mark.rule("residual.Y3")
 def test_no_answer_is_contradicted_by_the_gate(
     policies: list[tuple[str, str, str]],
     context: tuple[dict[str, Any], str, bool],

@@ -103,11 +103,13 @@ def test_json_and_yaml_say_the_same():
         ("|\n  a\n  b\n", "a\nb\n"),
     ],
 )
+@pytest.mark.rule("documents.D3")
 def test_a_plain_value_is_what_it_looks_like(written, value):
     found = read_document(f"x: {written}", "t.yaml").plain["x"]
     assert (found, type(found)) == (value, type(value))
 
 
+@pytest.mark.rule("cases.C2")
 def test_defaults_lie_under_args_and_context_and_a_principal_inherits_no_roles():
     (case,) = cases(
         """
@@ -210,6 +212,7 @@ def test_a_moment_is_read_in_any_zone():
         ("cases: 1e99999999999999999999", "this number is too large"),
     ],
 )
+@pytest.mark.rule("cases.C1", "cases.C3", "documents.D1", "documents.D2", "documents.D4")
 def test_what_cannot_be_meant_is_refused_where_it_stands(text, message):
     found = refusal(text)
     assert message in found
@@ -230,10 +233,12 @@ def test_what_cannot_be_meant_is_refused_where_it_stands(text, message):
         ('{"cases": ' + "9" * 5000 + "}", "more than 64 digits"),
     ],
 )
+@pytest.mark.rule("documents.D1", "documents.D4")
 def test_json_is_refused_where_it_is_wrong(text, message):
     assert message in refusal(text, "t.json")
 
 
+@pytest.mark.rule("documents.D2")
 def test_aliases_that_multiply_are_refused_and_so_is_depth_behind_them():
     laughs = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
         f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)

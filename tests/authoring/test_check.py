@@ -98,6 +98,7 @@ def test_sound_policies_have_no_findings() -> None:
 # Every finding at once (K1)
 
 
+@pytest.mark.rule("check.K1")
 def test_everything_that_is_wrong_is_found_at_once() -> None:
     findings = check(
         BundleSource(
@@ -120,6 +121,7 @@ def test_everything_that_is_wrong_is_found_at_once() -> None:
     assert sum(each[3] == "entities" for each in places) == 2
 
 
+@pytest.mark.rule("check.K1")
 def test_a_broken_schema_does_not_hide_a_broken_policy() -> None:
     findings = found("permit(principal", schema=SCHEMA + "entyty Oops;", all_permitted=False)
     assert sorted(rules(findings)) == ["schema", "syntax"]
@@ -576,10 +578,12 @@ def test_an_activity_that_nobody_may_run_is_found_in_the_schema() -> None:
         '@id("p")\npermit (\n  principal, // exequatur: allow unrestricted-permit -- for now\n  action, resource);',
     ],
 )
+@pytest.mark.rule("check.K4")
 def test_a_comment_exempts_its_policy_from_a_rule(text: str) -> None:
     assert found(text, all_permitted=False) == []
 
 
+@pytest.mark.rule("check.K4")
 def test_a_comment_exempts_no_other_policy_and_from_no_other_rule() -> None:
     text = '// exequatur: allow unrestricted-permit\n@id("p") permit (principal, action, resource);\n'
     text += "permit (principal, action, resource);"
@@ -595,6 +599,7 @@ def test_a_comment_exempts_no_other_policy_and_from_no_other_rule() -> None:
         ("// exequatur: ignore missing-id", "allow RULE"),
     ],
 )
+@pytest.mark.rule("check.K4")
 def test_a_comment_that_names_no_rule_is_a_finding(comment: str, fix: str) -> None:
     finding = only(found(f"{comment}\n"))
     assert (finding.rule, finding.line) == ("unknown-rule", 1)
@@ -607,6 +612,7 @@ def test_a_comment_behind_all_policies_is_a_finding() -> None:
     ]
 
 
+@pytest.mark.rule("check.K2")
 def test_what_a_worker_refuses_cannot_be_allowed() -> None:
     text = "// exequatur: allow never-applies, optional-unguarded\n"
     for policy in ('@id("f") forbid (principal is Workflow, action, resource);', forbid('context.args.note == "x"')):
@@ -800,6 +806,7 @@ def test_a_missing_folder_cannot_be_checked(tmp_path: Path) -> None:
         check(write(tmp_path, a__cedar="") / "a.cedar")
 
 
+@pytest.mark.rule("check.K3")
 def test_a_bundle_that_is_too_large_is_found_without_being_parsed() -> None:
     source = BundleSource((SourceFile("a.cedar", "//" + "x" * 17_000_000),))
     assert rules(check(source)) == ["unreadable"]
@@ -873,6 +880,7 @@ def test_any_text_is_checked(policies: str, schema: str | None, entities: str | 
     within(check_source(BundleSource((SourceFile("p.cedar", policies),), *files)))
 
 
+@pytest.mark.rule("check.K2")
 def test_an_error_that_no_other_rule_finds_is_the_workers_own() -> None:
     assert all(each.rule != "refused" for each in found(forbid("context.args.amount > 1")))
     many = "\n".join(EXPORTS.replace("exports", f"e{index}") for index in range(300))

@@ -103,6 +103,14 @@ def test_a_permit_that_is_taken_away_is_the_cause() -> None:
     assert changes(found) == {"allow_to_deny": 1, "other_policies": 1}
 
 
+@pytest.mark.rule("compare.C1")
+def test_the_recorded_circumstances_decide() -> None:
+    late = '@id("late") forbid(principal, action == Action::"pay", resource) when { context.now > datetime("2026-01-31") };\n'
+    found = compare(bundle(PERMIT), bundle(PERMIT + late), [paid()])
+    assert (changes(found), causes(found)) == ({"allow_to_deny": 1}, [("late forbids", 1)])
+
+
+@pytest.mark.rule("compare.C1")
 def test_an_argument_that_cedar_cannot_hold_flips_to_a_denial_that_says_so() -> None:
     found = compare(bundle(PERMIT), bundle(PERMIT + LIMIT % 500), [paid(PlainArguments((2**63, None)))])
     assert changes(found) == {"allow_to_deny": 1}
@@ -115,6 +123,7 @@ def test_a_principal_that_the_new_schema_does_not_know_is_denied() -> None:
     assert changes(found) == {"allow_to_deny": 1}
 
 
+@pytest.mark.rule("compare.C2", "held.H1")
 def test_what_the_history_does_not_hold_is_undecidable_and_never_absent() -> None:
     old, new = bundle(PERMIT), bundle(PERMIT + NOTE)
     missing = {
@@ -172,6 +181,7 @@ def test_a_parameter_that_takes_the_rest_holds_a_list() -> None:
         ({}, set(), "undecidable"),
     ],
 )
+@pytest.mark.rule("held.H1")
 def test_a_journal_holds_what_its_policies_read_and_nothing_else(value: Any, known: Any, expected: str | None) -> None:
     given = GivenArguments(value, known if known is None else frozenset(known))
     found = compare(bundle(PERMIT), bundle(PERMIT + NOTE), [paid(given)])
@@ -188,6 +198,7 @@ def test_a_fault_in_the_journal_is_met_again_by_whoever_reads_as_much() -> None:
     assert changes(unclear) == {"undecidable": 1}
 
 
+@pytest.mark.rule("compare.C2")
 def test_a_recorded_value_of_another_type_than_is_declared_now_is_undecidable() -> None:
     other = SCHEMA.replace("amount: Long", "amount: decimal")
     limit = (
@@ -203,6 +214,7 @@ def test_a_recorded_value_of_another_type_than_is_declared_now_is_undecidable() 
     assert changes(compare(bundle(PERMIT + LIMIT % 5), bundle(limit, other), [paid()])) == {"other_policies": 1}
 
 
+@pytest.mark.rule("compare.C2")
 def test_a_fact_that_the_record_does_not_hold_is_undecidable() -> None:
     novel = '@id("n") forbid(principal, action == Action::"pay", resource)'
     novel += " when { context has behavior && context.behavior.novel };"
@@ -233,12 +245,14 @@ def test_policies_without_a_name_are_the_same_wherever_they_stand() -> None:
     assert (found.same, changes(found)) == (1, {})
 
 
+@pytest.mark.rule("compare.C3")
 def test_an_answer_for_one_resource_is_not_taken_for_another() -> None:
     own = '@id("own") forbid(principal, action, resource == Workflow::"w-2");'
     found = compare(bundle(PERMIT), bundle(PERMIT + own), [paid(workflow=f"w-{number}") for number in (1, 2, 3)])
     assert changes(found) == {"allow_to_deny": 1}
 
 
+@pytest.mark.rule("compare.C3")
 def test_the_same_policies_with_other_entities_are_asked_again() -> None:
     role = '@id("operators") permit(principal in Role::"operators", action, resource);'
     member = {
@@ -256,6 +270,7 @@ def test_a_decision_that_old_would_not_have_made_is_not_reproduced() -> None:
     assert compare(bundle(PERMIT), bundle(PERMIT), asked).not_reproduced == 1
 
 
+@pytest.mark.rule("compare.C4")
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_GROUPS", 2)
     monkeypatch.setattr(module, "MAX_REMEMBERED", 3)
@@ -308,6 +323,7 @@ QUESTIONS = st.lists(
 
 
 @given(POLICIES, POLICIES, QUESTIONS)
+@pytest.mark.rule("compare.C3")
 def test_what_is_remembered_never_changes_an_answer(old: Any, new: Any, questions: Any) -> None:
     bundles = [PolicyBundle.from_parts(written(each), strict=True) for each in (old, new)]
     expected: Counter[str] = Counter()

@@ -37,6 +37,7 @@ def counts(each: PolicyCoverage) -> tuple[int, int, int]:
     return each.decided, each.aside, each.overruled
 
 
+@pytest.mark.rule("coverage.G2", "coverage.G3")
 def test_a_permit_that_a_forbid_overrules_did_not_stand_aside(bundle):
     both = "- {name: a, args: {amount: 1}, expect: allow}\n- {name: b, args: {amount: 101}, expect: deny}\n"
     found = shown(bundle, both)
@@ -49,6 +50,7 @@ def test_a_permit_that_a_forbid_overrules_did_not_stand_aside(bundle):
     assert (counts(found["policy0"]), found["policy0"].covered) == ((1, 1, 1), True)
 
 
+@pytest.mark.rule("coverage.G2")
 def test_a_case_of_another_action_shows_nothing(bundle):
     found = shown(bundle, "- {name: a, activity: read, expect: allow}\n")
     assert counts(found["limit"]) == counts(found["policy0"]) == (0, 0, 0)
@@ -57,12 +59,14 @@ def test_a_case_of_another_action_shows_nothing(bundle):
     assert found["vip"].missing == "no case in which it allows"
 
 
+@pytest.mark.rule("coverage.G3")
 def test_a_policy_that_nothing_restricts_need_not_stand_aside(bundle):
     found = shown(bundle, "- {name: a, activity: read, expect: allow}\n")["read"]
     assert (found.unrestricted, found.covered, found.missing) == (True, True, None)
     assert not shown(bundle, "- {name: a, args: {amount: 1}, expect: allow}\n")["read"].covered
 
 
+@pytest.mark.rule("coverage.G1")
 def test_a_case_that_fails_or_ends_in_an_error_shows_nothing(bundle):
     found = shown(
         bundle,

@@ -116,7 +116,7 @@ def test_the_policy_with_the_fewest_unmet_parts_comes_first() -> None:
     assert sentences(found) == ["context.args.a must be 1, and is 2"]
 
 
-@pytest.mark.rule("X3")
+@pytest.mark.rule("explain.X3")
 def test_a_part_behind_one_that_is_not_met_is_not_blamed() -> None:
     found = without_schema("context has approvals && context.approvals.finance == 2")
     assert outcomes(found.near[0]) == {
@@ -213,7 +213,7 @@ def test_what_is_missing_is_a_sentence(condition: str, sentence: str) -> None:
     assert sentences(found) == [sentence]
 
 
-@pytest.mark.rule("X4")
+@pytest.mark.rule("explain.X4")
 def test_a_long_value_is_cut_and_a_value_that_no_part_reads_is_not_shown() -> None:
     found = without_schema('context.args.a == "x"', args={"a": "y" * 5000, "secret": "hush"})
     [read] = found.near[0].parts[0].values
@@ -266,8 +266,8 @@ WRITTEN = st.lists(
 
 @settings(max_examples=100, deadline=None)
 @given(WRITTEN, st.fixed_dictionaries({"a": st.integers(1, 4), "b": st.integers(1, 2)}), st.integers(1, 2))
-@pytest.mark.rule("X1")
-@pytest.mark.rule("X2")
+@pytest.mark.rule("explain.X1")
+@pytest.mark.rule("explain.X2")
 def test_the_parts_of_a_policy_tell_the_same_as_cedar_does_of_the_whole(
     policies: list[tuple[str, str, str]], args: dict[str, int], level: int
 ) -> None:

@@ -135,6 +135,7 @@ def test_a_case_that_is_answered_as_expected_passes(bundle, text):
         ),
     ],
 )
+@pytest.mark.rule("results.T1")
 def test_a_case_that_is_answered_otherwise_fails_with_a_sentence(bundle, text, problem):
     found = result(bundle, text)
     assert (found.outcome, found.problem) == ("failed", problem)
@@ -176,6 +177,7 @@ def test_a_denial_by_an_error_passes_only_where_it_is_expected(bundle):
         ("entities: [{uid: 'Role::\"x\"'}, {uid: 'Role::\"x\"'}]", "entities[1].uid: this entity stands in", "uid"),
     ],
 )
+@pytest.mark.rule("results.T2")
 def test_a_case_that_cannot_be_asked_never_passes_and_names_the_place(bundle, text, problem, at):
     found = result(bundle, f"expect: deny, {text}")
     assert found.outcome == "error"
@@ -211,6 +213,7 @@ def test_without_a_schema_what_cedar_cannot_evaluate_is_an_error():
     assert [each.outcome for each in found.cases] == ["passed", "failed", "passed", "passed"]
 
 
+@pytest.mark.rule("results.T3")
 def test_the_clock_of_this_machine_counts_for_nothing(bundle):
     assert result(bundle, "expect: allow").asked.facts["now"]["__extn"]["arg"] == "2026-01-05T12:00:00.000Z"
 

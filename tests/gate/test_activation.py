@@ -85,6 +85,7 @@ async def test_a_worker_whose_activities_the_schema_has_starts(stage: Callable[.
     ],
     ids=["an action is missing", "an argument has another type"],
 )
+@pytest.mark.rule("conformance.C1")
 async def test_a_worker_does_not_start_under_policies_for_other_code(
     stage: Callable[..., Any], schema: dict[str, Any], sentence: str
 ) -> None:
@@ -126,6 +127,7 @@ async def test_policies_for_other_code_change_nothing_in_a_running_worker(
     assert "pay: args.amount is a Long in the code and a decimal in the bundle" in message
 
 
+@pytest.mark.rule("conformance.C1")
 async def test_the_policies_of_a_process_fit_all_of_its_workers(
     stage: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -142,6 +144,7 @@ async def test_the_policies_of_a_process_fit_all_of_its_workers(
         assert await (await start_one(s, pay, 5)).result() == 5
 
 
+@pytest.mark.rule("conformance.C1")
 async def test_a_bundle_that_is_handed_to_the_gate_itself_is_refused_too(stage: Callable[..., Any]) -> None:
     s = await stage()
     async with s.worker([OneActivity], [pay]):

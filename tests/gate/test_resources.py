@@ -124,7 +124,7 @@ async def test_policies_judge_the_resource_that_the_arguments_name(
     assert (deeds(allowed.id), deeds(denied.id)) == (["o-1"], [])
 
 
-@pytest.mark.rule("A10")
+@pytest.mark.rule("A10", "action.R1", "action.R2")
 @pytest.mark.parametrize(
     ("returned", "why"),
     [

@@ -62,6 +62,7 @@ def disagreements(stage: Stage) -> list[dict[str, Any]]:
     return [json.loads(record.body) for record in stage.records("shadow")]
 
 
+@pytest.mark.rule("shadow.C4")
 async def test_a_disagreement_is_journaled_and_counted_and_changes_nothing(
     stage: Callable[..., Any], tmp_path: Path, meter: tuple[Meter, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -92,6 +93,7 @@ async def test_a_disagreement_is_journaled_and_counted_and_changes_nothing(
     assert len(said) == 1, "the log is bounded"
 
 
+@pytest.mark.rule("shadow.C1")
 async def test_what_the_candidate_would_allow_is_denied_all_the_same(stage: Callable[..., Any], tmp_path: Path) -> None:
     s = await stage(FROZEN, shadow_policies=str(candidate_of(tmp_path, PERMIT_ALL)))
     async with s.worker([OneActivity], [pay]):
@@ -130,6 +132,7 @@ async def test_what_is_rejected_after_the_policies_were_asked_is_not_compared(
     assert disagreements(s) == []
 
 
+@pytest.mark.rule("shadow.C4")
 async def test_nothing_is_added_to_a_journal_that_is_not_well(
     stage: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +160,7 @@ async def test_nothing_is_added_to_a_journal_that_is_not_well(
     assert disagreements(s) == []
 
 
+@pytest.mark.rule("shadow.C2")
 async def test_an_edit_of_the_candidate_is_followed_and_a_broken_one_is_refused(
     stage: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -176,6 +180,7 @@ async def test_an_edit_of_the_candidate_is_followed_and_a_broken_one_is_refused(
     assert len(disagreements(s)) == 2
 
 
+@pytest.mark.rule("shadow.C2")
 async def test_a_candidate_that_panics_changes_nothing(
     stage: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -205,6 +210,25 @@ async def test_a_candidate_that_panics_changes_nothing(
     assert disagreements(s) == []
 
 
+@pytest.mark.rule("shadow.C2")
+async def test_a_decision_that_cannot_be_handed_over_stands(
+    stage: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("broken")
+
+    s = await stage(shadow_policies=str(candidate_of(tmp_path, FROZEN)))
+    async with s.worker([OneActivity], [pay]):
+        await compared(s)
+        shadow: Any = s.plugin.gate.shadow
+        monkeypatch.setattr(shadow._waiting, "put_nowait", broken)
+        handle = await start_one(s, pay, 1)
+        assert await handle.result() == "paid"
+    assert deeds(handle.id) == [1]
+    assert any("was not compared" in each.getMessage() for each in caplog.records)
+
+
+@pytest.mark.rule("shadow.C3")
 async def test_the_candidate_is_asked_in_a_thread_of_its_own_and_never_waited_for(
     stage: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meter: tuple[Meter, Any]
 ) -> None:

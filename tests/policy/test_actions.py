@@ -46,6 +46,7 @@ ASKED = st.one_of(
 
 
 @given(POLICIES, ASKED)
+@pytest.mark.rule("actions.N1", "actions.N2")
 def test_the_answer_is_that_of_all_policies(policies: str, action: Any) -> None:
     decision = PolicyBundle.from_parts(policies, None, GROUPS).evaluate('U::"a"', action, 'R::"b"', {"amount": 5})
     request = {"principal": 'U::"a"', "action": action, "resource": 'R::"b"', "context": {"amount": 5}}
@@ -69,17 +70,20 @@ def sizes(bundle: PolicyBundle, *names: str) -> list[int]:
     return [len(bundle._index.slice_for({"type": "Action", "id": name}).policies) for name in names]
 
 
+@pytest.mark.rule("actions.N3")
 def test_cedar_is_given_the_policies_that_can_apply() -> None:
     bundle = PolicyBundle.from_parts(FOUR, None, GROUPS)
     assert sizes(bundle, "charge", "refund", "export", "rename", "idle") == [2, 1, 1, 1, 0]
 
 
+@pytest.mark.rule("actions.N2")
 def test_an_action_that_nothing_names_is_asked_of_all_policies() -> None:
     bundle = PolicyBundle.from_parts(FOUR, None, GROUPS)
     assert sizes(bundle, "unheard of") == [4]
     assert bundle.reads("unheard of") == frozenset()
 
 
+@pytest.mark.rule("actions.N1")
 def test_what_a_policy_for_another_action_reads_is_not_read() -> None:
     bundle = PolicyBundle.from_parts(FOUR, None, GROUPS)
     assert bundle.fact_reads("charge") == {"args"}

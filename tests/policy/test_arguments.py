@@ -241,6 +241,7 @@ UNREPRESENTABLE = [
 
 
 @pytest.mark.parametrize(("value", "reason"), UNREPRESENTABLE, ids=lambda value: type(value).__name__)
+@pytest.mark.rule("arguments.A1", "arguments.A2", "arguments.A3", "arguments.A4", "arguments.A6")
 def test_an_unrepresentable_value_is_a_fault_with_its_reason(value: Any, reason: str) -> None:
     conversion = convert(one, value)
     assert reason in conversion.faults["value",]
@@ -254,6 +255,7 @@ def test_a_value_inside_a_record_is_a_fault_at_its_own_path_and_the_rest_stays()
     assert set(conversion.faults) == {("value", "amount"), ("value", "lines", "amount")}
 
 
+@pytest.mark.rule("arguments.A1")
 def test_a_field_that_raises_when_it_is_read_is_a_fault() -> None:
     conversion = convert(one, {"trap": Trap(), "ok": 1})
     assert "could not be read" in conversion.faults["value", "trap", "secret"]
@@ -266,6 +268,7 @@ def test_a_dataclass_field_that_was_never_set_is_a_fault() -> None:
     assert ("value", "id") in convert(one, order).faults
 
 
+@pytest.mark.rule("arguments.A6")
 def test_an_oversized_field_does_not_take_its_neighbours_with_it() -> None:
     @dataclass
     class Import:
@@ -280,6 +283,7 @@ def test_an_oversized_field_does_not_take_its_neighbours_with_it() -> None:
     assert list(conversion.faults) == [("value", "rows")]
 
 
+@pytest.mark.rule("arguments.A6")
 def test_many_oversized_fields_end_the_work_instead_of_multiplying_it() -> None:
     value = {str(n): Order("x", [0] * 9000) for n in range(1000)}  # type: ignore[arg-type]
     conversion = convert(one, value)
@@ -294,6 +298,7 @@ def test_a_dict_key_in_a_message_is_quoted_and_cut() -> None:
     assert len(sentence) < 200
 
 
+@pytest.mark.rule("arguments.A3")
 def test_a_dataclass_field_with_a_reserved_name_is_refused() -> None:
     reserved = type("Reserved", (), {"__annotations__": {"__entity": dict}})
     conversion = convert(one, dataclass(reserved)({"type": "User", "id": "root"}))
@@ -314,6 +319,7 @@ def nones(
 ) -> None: ...
 
 
+@pytest.mark.rule("arguments.A4")
 def test_none_is_absent_where_it_is_declared_and_a_fault_elsewhere() -> None:
     conversion = convert(nones, *[None] * 7)
     assert conversion.value == {}
@@ -346,6 +352,7 @@ def test_a_typed_dict_declares_its_keys() -> None:
     )
 
 
+@pytest.mark.rule("arguments.A5")
 def test_a_required_key_that_is_missing_from_a_typed_dict_is_a_fault() -> None:
     assert set(convert(filtered, {"owner": "me"}, {}).faults) == {("filters", "region")}
 
@@ -354,6 +361,7 @@ def test_optional_values_of_dicts_in_a_list_are_absent() -> None:
     assert convert(filtered, {"region": "eu", "owner": None}, {}, [{"a": None, "b": 1}]).value["rows"] == [{"b": 1}]
 
 
+@pytest.mark.rule("arguments.A5")
 def test_extras_open_a_pydantic_model() -> None:
     conversion = convert(one, Loose(name="n", amount=600.5))
     assert conversion.value == {"value": {"name": "n", "amount": extension("decimal", "600.5")}}
@@ -363,6 +371,7 @@ def test_extras_open_a_pydantic_model() -> None:
     assert "value" not in convert(one, Loose.model_validate({"name": "n", "__extn": 1})).value
 
 
+@pytest.mark.rule("arguments.A5")
 def test_a_missing_key_of_a_dict_is_a_fault_only_if_it_is_read() -> None:
     conversion = convert(one, {"order": {"id": 1}})
     assert conversion.fault_for([]) is None
@@ -379,6 +388,7 @@ def test_a_fault_is_found_at_above_and_below_a_read() -> None:
     assert conversion.fault_for([("value", "id"), ("value", "typo"), ("other",)]) is None
 
 
+@pytest.mark.rule("arguments.A5")
 def test_a_parameter_without_a_value_is_a_fault_and_a_default_is_what_the_body_sees() -> None:
     def pay(amount: int, currency: str = "EUR", *, fast: bool = False, key: int) -> None: ...
 
@@ -392,6 +402,29 @@ def test_surplus_arguments_are_a_fault_over_everything() -> None:
     conversion = convert(one, 1, 2)
     assert conversion.fault_for([("value",)]) is not None
     assert conversion.fault_for([]) is None
+
+
+class Nowhere(datetime.tzinfo):
+    def utcoffset(self, moment: datetime.datetime | None) -> datetime.timedelta:
+        raise RuntimeError("no offset")
+
+
+@pytest.mark.rule("arguments.A1")
+def test_a_time_zone_that_raises_is_a_fault_of_its_own_field() -> None:
+    conversion = convert(one, {"at": datetime.datetime(2026, 1, 5, tzinfo=Nowhere()), "id": "o-1"})
+    assert conversion.value == {"value": {"id": "o-1"}}
+    assert conversion.faults == {("value", "at"): "args.value.at could not be read"}
+
+
+class Uncountable(list[Any]):
+    def __len__(self) -> int:
+        raise RuntimeError("how many?")
+
+
+@pytest.mark.rule("arguments.A1")
+def test_arguments_that_cannot_even_be_counted_are_a_fault_over_everything() -> None:
+    conversion = convert_arguments(ActivitySignature.of(one), Uncountable([1]))
+    assert (conversion.value, conversion.faults) == ({}, {(): "the arguments could not be read"})
 
 
 def test_star_arguments_are_a_list_under_their_name() -> None:
@@ -424,6 +457,7 @@ def test_a_callable_without_a_readable_signature_hides_every_argument() -> None:
     assert conversion.fault_for([("anything",)]) is not None
 
 
+@pytest.mark.rule("arguments.A3")
 def test_a_parameter_with_a_reserved_name_never_reaches_cedar() -> None:
     def odd(__entity: Any) -> None: ...
 

@@ -52,6 +52,7 @@ def refusal(folder: Path) -> str:
     return str(caught.value)
 
 
+@pytest.mark.rule("bundle.B1")
 def test_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
     write(tmp_path, b__cedar='@id("b") permit(principal, action, resource); // no newline', a__cedar=PERMIT)
     (tmp_path / ".hidden.cedar").write_text("not Cedar")
@@ -73,11 +74,13 @@ def test_a_folder_without_policies_is_refused(tmp_path: Path) -> None:
     assert "no *.cedar file" in refusal(tmp_path)
 
 
+@pytest.mark.rule("bundle.B1")
 def test_a_policy_that_does_not_parse_is_refused_with_file_and_line(tmp_path: Path) -> None:
     write(tmp_path, a__cedar=PERMIT, b__cedar='// a ; "comment\n' + PERMIT + "\npermit(principal action, resource);")
     assert "b.cedar:5:18: Cedar cannot parse this policy: unexpected token `action`" in refusal(tmp_path)
 
 
+@pytest.mark.rule("bundle.B1")
 def test_two_files_that_only_parse_together_are_refused(tmp_path: Path) -> None:
     write(tmp_path, a__cedar="permit(principal,", b__cedar="action, resource);")
     assert "a.cedar:1:" in refusal(tmp_path)
@@ -98,6 +101,7 @@ def test_a_dangling_link_is_refused(tmp_path: Path) -> None:
     assert "a.cedar is not a regular file" in refusal(tmp_path)
 
 
+@pytest.mark.rule("bundle.B2")
 def test_a_policy_that_does_not_validate_is_refused_with_file_and_line(tmp_path: Path) -> None:
     bad = PERMIT + "\npermit(principal, action, resource)\nwhen { context.args.amuont > 3 };"
     write(tmp_path, a__cedar='@id("first") permit(principal, action, resource);', b__cedar=bad)
@@ -139,6 +143,7 @@ def test_a_json_schema_is_read(tmp_path: Path) -> None:
         (json.dumps([entity("User", "ada", level=1)] * 2), 'User::"ada" is defined twice'),
     ],
 )
+@pytest.mark.rule("bundle.B2")
 def test_bad_entities_are_refused_by_file_and_entity(tmp_path: Path, text: str, reason: str) -> None:
     message = refusal(write(tmp_path, a__cedar=PERMIT, schema__cedarschema=SCHEMA, entities__json=text))
     assert "entities.json" in message
@@ -154,6 +159,7 @@ def test_an_oversized_bundle_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
         PolicyBundle.from_parts("//" + "x" * 100)
 
 
+@pytest.mark.rule("bundle.B3")
 def test_two_policies_with_one_id_are_refused(tmp_path: Path) -> None:
     write(tmp_path, a__cedar=PERMIT, b__cedar="\n" + PERMIT)
     message = refusal(tmp_path)
@@ -196,6 +202,7 @@ def test_parts_that_cedar_accepts_are_evaluated_and_their_fault_is_known(policie
 
 
 @pytest.mark.parametrize(("policies", "fault"), [each for each in UNFIT if each[1]])
+@pytest.mark.rule("bundle.B3")
 def test_a_folder_with_policies_that_only_cedar_accepts_is_refused(tmp_path: Path, policies: str, fault: str) -> None:
     message = refusal(write(tmp_path, a__cedar=policies, schema__cedarschema=SCHEMA))
     assert "a.cedar:" in message
@@ -241,6 +248,7 @@ def test_annotations_are_read(text: str, seconds: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "5", "0s", "-1s", "5 m", "1d", "1h30m", "99999999999s", "٣s"])
+@pytest.mark.rule("bundle.B3")
 def test_a_bad_ttl_is_refused(text: str) -> None:
     with pytest.raises(PolicyError, match="policies:1:1: @ttl"):
         PolicyBundle.from_parts(f'@id("x") @ttl("{text}") permit(principal, action, resource);', strict=True)
@@ -382,6 +390,27 @@ def test_determining_policies_come_in_the_order_of_the_bundle() -> None:
     assert [bundle.policies[item].id for item in decision.reasons] == [f"p{n}" for n in range(12)]
 
 
+@pytest.mark.rule("bundle.B4")
+def test_a_bundle_cannot_be_changed() -> None:
+    bundle: Any = PolicyBundle.from_parts(PERMIT)
+    with pytest.raises(TypeError):
+        bundle.policies["policy0"] = None
+
+
+@pytest.mark.rule("bundle.B4")
+def test_an_error_beside_an_allow_is_told_and_the_allow_is_still_cedars() -> None:
+    bundle = PolicyBundle.from_parts(PERMIT + "forbid(principal, action, resource) when { context.missing };")
+    decision = bundle.evaluate(USER, CHARGE, WORKFLOW, {})
+    assert (decision.allowed, decision.reasons, len(decision.errors)) == (True, ("policy0",), 1)
+
+
+@pytest.mark.rule("nesting.D2")
+def test_a_long_text_is_not_taken_for_a_deep_one() -> None:
+    condition = "[1, 2].contains(context.args.amount) && context.args.amount < 3"
+    policies = "".join(f'@id("p{n}") permit(principal, action, resource) when {{ {condition} }};' for n in range(300))
+    assert len(PolicyBundle.from_parts(policies).policies) == 300
+
+
 @pytest.mark.parametrize(
     "condition",
     [
@@ -391,11 +420,13 @@ def test_determining_policies_come_in_the_order_of_the_bundle() -> None:
         "!" * 5000 + "true",
     ],
 )
+@pytest.mark.rule("nesting.D1")
 def test_a_policy_that_would_overflow_cedars_stack_is_refused_before_cedar_sees_it(condition: str) -> None:
     with pytest.raises(PolicyError, match=r"policies:1:\d+: this is nested more deeply"):
         PolicyBundle.from_parts(f"permit(principal, action, resource) when {{ {condition} }};")
 
 
+@pytest.mark.rule("nesting.D1")
 def test_a_schema_that_would_overflow_cedars_stack_is_refused_before_cedar_sees_it() -> None:
     schema = f"type Deep = {'Set<' * 30_000}Long{'>' * 30_000};"
     with pytest.raises(PolicyError, match=r"schema:1:\d+: this is nested more deeply"):

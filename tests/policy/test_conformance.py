@@ -86,6 +86,7 @@ def test_an_argument_that_no_policy_reads_may_have_any_type() -> None:
     assert asked(bundle_of(pay, BELOW), pay, Decimal(7), "no number").allowed
 
 
+@pytest.mark.rule("arguments.A7")
 def test_a_whole_number_is_a_decimal_where_fractions_are_declared() -> None:
     bundle = bundle_of(pay, BELOW)
     for amount, allowed in ((600, True), (Decimal("4.99"), False), (4, False), (True, False), (2**70, False)):
@@ -99,6 +100,7 @@ def test_a_whole_number_is_a_decimal_where_fractions_are_declared() -> None:
     assert converted == Conversion({"values": decimals[:2], "best": decimals[2]}, {})
 
 
+@pytest.mark.rule("arguments.A7")
 def test_a_fraction_where_whole_numbers_are_declared_is_a_fault() -> None:
     converted = convert_arguments(ActivitySignature.of(pay), [Decimal(1), 2.0])
     assert converted.faults == {("count",): "args.count is a number with fractions where a whole one is declared"}
@@ -111,6 +113,7 @@ TIER = LIMIT % 'context.args has labels && context.args.labels has tier && conte
 LABELS = "type act_labels = { tier?: String };"
 
 
+@pytest.mark.rule("arguments.A5")
 def test_a_declared_key_of_a_dict_may_be_absent_and_others_do_not_matter() -> None:
     bundle = bundle_of(pay, TIER, LABELS)
     assert asked(bundle, pay, 1, 1, {"tier": "gold", "other": b"bytes"}).allowed
@@ -332,12 +335,14 @@ DIFFERENCES: list[tuple[Any, Any, list[str]]] = [
 
 
 @pytest.mark.parametrize(("before", "after", "expected"), DIFFERENCES, ids=lambda each: str(each)[:30])
+@pytest.mark.rule("conformance.C1")
 def test_other_types_than_the_bundle_has_are_named(before: Any, after: Any, expected: list[str]) -> None:
     found = problems(declared_as(value=before), declared_as(value=after))
     assert {f"act: {each}; run: exequatur policy schema" for each in expected} <= set(found)
     assert bool(found) is bool(expected)
 
 
+@pytest.mark.rule("conformance.C1")
 def test_parameters_that_came_or_went_are_named() -> None:
     assert problems(declared_as(a=int, b=int), declared_as(a=int, c=int)) == [
         "act: args.c is in the code and not in the bundle; run: exequatur policy schema",
@@ -345,6 +350,7 @@ def test_parameters_that_came_or_went_are_named() -> None:
     ]
 
 
+@pytest.mark.rule("conformance.C1")
 def test_keys_that_the_bundle_declares_of_a_dict_fit_the_code() -> None:
     fragment = "type act_value = { k?: Long };"
     assert problems(typed(dict[str, int]), typed(dict[str, int]), fragment) == []
@@ -352,6 +358,7 @@ def test_keys_that_the_bundle_declares_of_a_dict_fit_the_code() -> None:
     assert "args.value.k is a String in the code" in problems(typed(dict[str, int]), typed(dict[str, str]), fragment)[0]
 
 
+@pytest.mark.rule("conformance.C1")
 def test_an_activity_that_the_bundle_lacks_is_named_and_without_a_schema_none_is() -> None:
     schema = generate({"act": typed(int)}).text
     fns = {"act": typed(int), "other": typed(int), "activity": typed(int)}
@@ -362,6 +369,7 @@ def test_an_activity_that_the_bundle_lacks_is_named_and_without_a_schema_none_is
     assert unfit(PolicyBundle.from_parts(ALL), fns) == []
 
 
+@pytest.mark.rule("conformance.C2")
 def test_another_resource_or_a_missing_group_is_named() -> None:
     def fn(value: int) -> None: ...
 

@@ -62,6 +62,7 @@ def test_an_edit_is_handed_over_once(seen: Seen) -> None:
     assert seen.names == ["new"]
 
 
+@pytest.mark.rule("folder.W1")
 def test_an_edit_is_loaded_only_when_it_looks_the_same_twice(seen: Seen) -> None:
     seen.scan()
     for length in range(10, len(NEW), 10):
@@ -81,6 +82,7 @@ def test_a_touched_file_with_the_same_content_hands_nothing_over(seen: Seen) -> 
     assert (seen.offers, seen.refusals) == ([], [])
 
 
+@pytest.mark.rule("folder.W2")
 def test_a_policy_that_does_not_parse_is_refused_once_and_keeps_the_old_one_in_force(seen: Seen) -> None:
     (seen.folder / "b.cedar").write_text("permit(")
     seen.scan(5)
@@ -95,6 +97,7 @@ def test_a_policy_that_does_not_parse_is_refused_once_and_keeps_the_old_one_in_f
     assert seen.names == ["new"]
 
 
+@pytest.mark.rule("folder.W3")
 def test_a_folder_that_vanishes_is_refused_and_may_come_back(seen: Seen) -> None:
     seen.scan()
     shutil.rmtree(seen.folder)
@@ -124,6 +127,7 @@ def test_a_bundle_that_could_not_be_taken_over_is_handed_over_again(seen: Seen) 
     assert len(taken) == 2
 
 
+@pytest.mark.rule("folder.W1")
 def test_a_file_written_while_the_folder_is_read_is_read_again(seen: Seen) -> None:
     class Busy(PolicyFolder):
         def read(self) -> BundleSource:
@@ -138,6 +142,7 @@ def test_a_file_written_while_the_folder_is_read_is_read_again(seen: Seen) -> No
     assert seen.names == ["new"]
 
 
+@pytest.mark.rule("folder.W4")
 def test_whatever_goes_wrong_while_loading_is_a_refusal(seen: Seen) -> None:
     class Broken(PolicyFolder):
         def read(self) -> BundleSource:
@@ -150,6 +155,29 @@ def test_whatever_goes_wrong_while_loading_is_a_refusal(seen: Seen) -> None:
     assert "a panic" in str(seen.refusals[0])
 
 
+@pytest.mark.rule("folder.W5")
+@pytest.mark.parametrize("text", [NEW, "permit("], ids=["good", "bad"])
+def test_a_watch_that_was_stopped_hands_nothing_over(seen: Seen, text: str) -> None:
+    """It is stopped while its source is being asked."""
+    asked = threading.Event()
+    threads = []
+
+    class Late(PolicyFolder):
+        def read(self) -> BundleSource:
+            threads.append(threading.current_thread())
+            watch.stop()
+            asked.set()
+            return super().read()
+
+    (seen.folder / "a.cedar").write_text(text)
+    watch = PolicyWatch(Late(seen.folder), 0.01, on_change=seen.offers.append, on_refused=seen.refusals.append)
+    watch.start()
+    assert asked.wait(10)
+    threads[0].join(10)
+    assert (seen.offers, seen.refusals) == ([], [])
+
+
+@pytest.mark.rule("folder.W4")
 def test_the_thread_takes_up_edits_survives_errors_and_stops(seen: Seen) -> None:
     events = {"refused": threading.Event(), "changed": threading.Event()}
 

@@ -49,10 +49,12 @@ def reads(condition: str) -> set[tuple[str, ...]]:
         ("if context.args.a then true else context.args.b", {("a",), ("b",)}),
     ],
 )
+@pytest.mark.rule("reads.R1", "reads.R2", "reads.R3")
 def test_a_condition_reads(condition: str, paths: set[tuple[str, ...]]) -> None:
     assert reads(condition) == paths
 
 
+@pytest.mark.rule("reads.R1")
 def test_a_has_with_several_attributes_in_one_node_reads_the_whole_chain() -> None:
     policy = next(iter(PolicySet.from_str("permit(principal, action, resource);").to_pst().static_policies.values()))
     node = pst.HasAttr(pst.GetAttr(pst.Var("context"), "args"), ("order", "amount"))
@@ -63,6 +65,7 @@ def test_a_has_with_several_attributes_in_one_node_reads_the_whole_chain() -> No
     assert argument_reads([changed]) == {("order", "amount")}
 
 
+@pytest.mark.rule("reads.R4")
 def test_a_node_of_a_later_cedar_reads_everything() -> None:
     @dataclass(frozen=True)
     class Tomorrow:
@@ -97,6 +100,7 @@ def test_the_facts_that_a_condition_can_read(condition: str, names: set[str] | N
     assert fact_reads(policies) == names
 
 
+@pytest.mark.rule("reads.R4")
 def test_a_node_of_a_later_cedar_can_read_any_fact() -> None:
     @dataclass(frozen=True)
     class Tomorrow:
@@ -106,6 +110,7 @@ def test_a_node_of_a_later_cedar_can_read_any_fact() -> None:
     assert fact_reads([clauses]) is None
 
 
+@pytest.mark.rule("reads.R5")
 def test_whether_something_is_there_is_told_from_what_is_in_it() -> None:
     text = """permit(principal, action, resource) when {
         context.args has a.b && context.args.a has c && context.args.a.c == 1

@@ -80,6 +80,15 @@ def test_every_declaration_is_read_and_resolved() -> None:
     assert model.actions["money"].principals is None
 
 
+@pytest.mark.rule("schema.S2")
+def test_a_common_type_goes_before_an_entity_type_and_that_before_a_primitive_one() -> None:
+    text = "entity Label; entity String; type Label = Long; entity Box { label: Label, text: String };"
+    Schema.from_str(text)
+    box = read_schema(text).entities["Box"]
+    assert [each.type for each in box.attributes.attributes] == [LONG, EntityType("String")]
+
+
+@pytest.mark.rule("schema.S2")
 def test_names_mean_what_they_mean_in_their_namespace() -> None:
     model = read_schema(SCHEMA)
     cart = model.entities["Shop::Cart"]
@@ -139,6 +148,7 @@ def test_what_was_read_is_what_cedar_writes_again() -> None:
         ("namespace A { namespace B { entity C; } }", "1:15: entity, action, type or namespace"),
     ],
 )
+@pytest.mark.rule("schema.S1", "declarations.S1", "schema.S3", "declarations.S3")
 def test_what_cannot_be_read_is_refused_with_its_place(text: str, message: str) -> None:
     assert message in refused(text)
 

@@ -207,6 +207,7 @@ SHAPES: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("annotation", "expected"), SHAPES, ids=lambda value: str(value)[:50])
+@pytest.mark.rule("shapes.H2")
 def test_a_type_hint_has_a_cedar_type(annotation: Any, expected: str) -> None:
     shape = shape_of(annotation)
     assert not isinstance(shape, Omitted), shape
@@ -253,6 +254,7 @@ LEFT_OUT: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("annotation", "reason"), LEFT_OUT, ids=lambda value: str(value)[:50])
+@pytest.mark.rule("shapes.H2", "shapes.H3")
 def test_what_cedar_cannot_say_is_left_out_with_a_reason(annotation: Any, reason: str) -> None:
     shape = shape_of(annotation)
     assert isinstance(shape, Omitted), written(shape)
@@ -263,6 +265,7 @@ def omitted(arguments: Arguments) -> dict[str, str]:
     return {".".join(path): reason for path, reason in arguments.omitted}
 
 
+@pytest.mark.rule("shapes.H2")
 def test_a_left_out_part_of_a_record_is_named_with_its_path() -> None:
     def act(paid: Card | Transfer, node: Node, open_one: Open) -> None: ...
 
@@ -316,6 +319,7 @@ def test_methods_partials_and_callable_objects_are_read_without_what_is_bound() 
     assert arguments_of(functools.partial(Operations.act, Operations())).names == ("order", "count")
 
 
+@pytest.mark.rule("shapes.H1")
 def test_a_callable_without_a_signature_has_a_reason() -> None:
     class Odd:
         __signature__ = "none"
@@ -365,6 +369,7 @@ def test_a_dict_is_a_record_whose_keys_are_data() -> None:
     assert shape_of(dict[str, int]) != RecordType()
 
 
+@pytest.mark.rule("shapes.H4")
 def test_what_is_too_large_is_cut_with_a_reason() -> None:
     level: Any = int
     for depth in range(40):
@@ -429,6 +434,7 @@ class Hostile(type):
         raise RuntimeError
 
 
+@pytest.mark.rule("shapes.H1")
 def test_a_hostile_class_has_an_answer() -> None:
     odd = Hostile("Odd", (), {})
     assert shape_of(odd) == Omitted("has a type hint that cannot be read")

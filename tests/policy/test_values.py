@@ -57,6 +57,7 @@ def converted(value: Any, declared: CedarType | None) -> Any:
         ({"a": [1, 2], "b": None}, None, {"a": [1, 2]}),
     ],
 )
+@pytest.mark.rule("values.V2")
 def test_a_value_becomes_what_its_type_says(value: Any, declared: CedarType | None, cedar: Any) -> None:
     assert converted(value, declared) == cedar
 
@@ -89,6 +90,7 @@ def test_a_value_becomes_what_its_type_says(value: Any, declared: CedarType | No
         (b"bytes", None, "which Cedar cannot represent"),
     ],
 )
+@pytest.mark.rule("values.V1", "values.V2", "values.V3")
 def test_what_has_no_exact_form_is_named(value: Any, declared: CedarType | None, sentence: str) -> None:
     assert sentence in converted(value, declared)
 
@@ -100,6 +102,7 @@ def test_undeclared_and_missing_members_are_both_named() -> None:
     assert "there is amount, note" in found.faults["amuont",]
 
 
+@pytest.mark.rule("values.V1")
 def test_a_deep_value_ends_in_a_fault() -> None:
     value: Any = 1
     for _ in range(100_000):

@@ -29,13 +29,13 @@ from exequatur.audit.wording import moment
 from exequatur.authoring.request import Question, ask
 from exequatur.authoring.whatif.held import Arguments, GivenArguments, shape_of
 from exequatur.errors import EvidenceError, PolicyError
-from exequatur.gate.attempt import RESET_ACTION
 from exequatur.identity.principal import UNAUTHENTICATED, Principal
 from exequatur.lineage.record import Record
 from exequatur.policy.arguments import Conversion
 from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.engine import Verdict
 from exequatur.policy.source import BundleSource
+from exequatur.policy.told import RESET_ACTION
 
 _PLACE = re.compile(r"([0-9a-f]{16}):([0-9]{1,18})", re.ASCII)
 _OTHERS = ("receipt", "seal", "revocation", "shadow", *BUNDLES)

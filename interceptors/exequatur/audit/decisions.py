@@ -24,7 +24,7 @@ from exequatur.audit.history import RunHistory
 from exequatur.audit.proofs import Proof
 from exequatur.audit.start import LEEWAY, SCHEDULE_BOUND
 from exequatur.errors import PolicyError
-from exequatur.gate.attempt import NO_ARGUMENTS, OWN_ACTIONS, RESET_ACTION
+from exequatur.gate.attempt import NO_ARGUMENTS
 from exequatur.gate.revocations import Revocation
 from exequatur.identity.principal import UNAUTHENTICATED, Principal
 from exequatur.lineage.record import Record
@@ -33,6 +33,7 @@ from exequatur.policy.arguments import Conversion
 from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.engine import Verdict, decide
 from exequatur.policy.source import BundleSource
+from exequatur.policy.told import OWN_ACTIONS, RESET_ACTION
 from exequatur.statements.encoding import digest
 from exequatur.statements.models import Receipt
 from exequatur.statements.verification import Chain
@@ -244,6 +245,8 @@ def recompute(
         if claims.fault is not None:
             # Cedar could not be asked: an argument that a policy reads had no form in it, or there was no resource.
             return None if claims.decision == "deny" else "Cedar could not be asked, and it was allowed"
+        if (other := _other_resource(bundle, claims.activity_type, named["type"])) is not None:
+            return other
         verdict = ask(claims.activity_type, named, Conversion(arguments, {}))
     answer = "allow" if verdict.allowed else "deny"
     if answer != claims.decision:
@@ -251,6 +254,14 @@ def recompute(
     if tuple(ref.id for ref in verdict.policies) != claims.policies:
         return "other policies decide than the journal says"
     return None
+
+
+def _other_resource(bundle: PolicyBundle, activity_type: str, kind: str) -> str | None:
+    """What the archived schema says otherwise of the type of resource: a record could leave its resource out."""
+    action = bundle.model.actions.get(activity_type) if bundle.model is not None else None
+    if action is None or not action.resources or kind in action.resources:
+        return None
+    return f"the archived policies have it act on {' or '.join(action.resources)}, the journal says {kind}"
 
 
 def _principal(chain: Chain | None) -> Principal:

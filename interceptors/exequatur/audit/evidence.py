@@ -189,7 +189,7 @@ class RecordedEvidence:
         self._bundles: dict[str, bytes] = {}
         self._checkpoints = checkpoints or {}
         for record, sound in records:
-            if record.kind in ("bundle", "candidate"):
+            if record.kind == "bundle":  # what was only a candidate decided nothing
                 self._bundles[digest(record.body)] = record.body  # [V2]
             elif record.kind == "revocation":
                 self._everywhere.append((record, sound))

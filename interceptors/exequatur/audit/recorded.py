@@ -31,13 +31,13 @@ from exequatur.audit.records import BUNDLES, Evidence
 from exequatur.authoring.whatif.comparison import Recorded, Where
 from exequatur.authoring.whatif.held import Arguments, GivenArguments, NoArguments, PlainArguments, Unreadable
 from exequatur.errors import PolicyError, StatementError
-from exequatur.gate.attempt import OWN_ACTIONS, START_ACTION
 from exequatur.gate.wire import read_start_header
 from exequatur.identity.principal import UNAUTHENTICATED, Principal
 from exequatur.lineage.record import Record
 from exequatur.policy.action import WORKFLOW_TYPE
 from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.source import BundleSource
+from exequatur.policy.told import OWN_ACTIONS, START_ACTION
 from exequatur.statements.jws import parse
 from exequatur.statements.models import Grant, Receipt
 from exequatur.statements.packing import unpack

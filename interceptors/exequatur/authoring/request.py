@@ -13,11 +13,9 @@ from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.engine import Verdict, decide
 from exequatur.policy.entities import ACTION_TYPE
 from exequatur.policy.schema import ActionDeclaration
+from exequatur.policy.told import START_ACTION
 from exequatur.policy.types import RecordType
 from exequatur.policy.values import convert_plain, entity_of
-
-#: The gate's own question whether a workflow may start; it knows less than an activity does.
-START_ACTION = "workflow.start"
 
 _ATTEMPT: Mapping[str, Any] = {"id": "1", "attempt": 1, "task_queue": "default", "local": False}
 _RUN: Mapping[str, Any] = {"namespace": "default", "workflow_id": "workflow-1", "workflow_type": "Workflow"}

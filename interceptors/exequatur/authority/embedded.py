@@ -23,11 +23,12 @@ from typing import Any
 from exequatur.authority.state import State
 from exequatur.errors import ConfigurationError
 from exequatur.failures import AuthorizationDenied, AuthorizationUnavailable
-from exequatur.gate.attempt import NO_ARGUMENTS, START_ACTION
+from exequatur.gate.attempt import NO_ARGUMENTS
 from exequatur.gate.client import GrantOrder
 from exequatur.gate.gate import Gate
 from exequatur.identity.workload import CredentialOrder
 from exequatur.policy.engine import decide
+from exequatur.policy.told import START_ACTION
 from exequatur.settings import Settings
 from exequatur.statements.jws import sign
 from exequatur.statements.keys import thumbprint

@@ -39,13 +39,10 @@ from exequatur.policy.arguments import ActivitySignature, Conversion, convert_ar
 from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.engine import PolicyRef, Verdict, decide, refused
 from exequatur.policy.scalars import Unrepresentable
+from exequatur.policy.told import OWN_ACTIONS, RESET_ACTION
 from exequatur.statements.encoding import compact_json
 from exequatur.statements.requests import Authorized, Task, verify_request
 from exequatur.statements.verification import audience, check_current
-
-START_ACTION = "workflow.start"
-RESET_ACTION = "workflow.reset"
-OWN_ACTIONS = frozenset({START_ACTION, RESET_ACTION})
 
 
 @dataclass(frozen=True)
@@ -112,6 +109,20 @@ class Attempt:
     @property
     def _workflow(self) -> dict[str, str]:
         return {"type": WORKFLOW_TYPE, "id": self.info.workflow_id or ""}
+
+    @property
+    def resource_known(self) -> bool:
+        """Whether asking for the resource runs no code of the user's."""
+        return self._resource is not None or self.mark.resolver is None
+
+    def same_resource(self, args: Sequence[Any]) -> bool:
+        """Whether these arguments name the resource that was judged: a resolver may read what has no form in Cedar."""
+        if self.mark.resolver is None:
+            return True
+        try:
+            return resource_of(self.mark, self.signature.filled(args)) == self._resource
+        except Unrepresentable:
+            return False
 
     def _named(self) -> dict[str, str] | str:
         # Converted before: what a resolver changes about them is noticed when the body is entered.

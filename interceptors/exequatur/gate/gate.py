@@ -142,6 +142,11 @@ class Gate:
         """
         if bundle.fault:
             raise PolicyError(f"The policies are not fit to decide: {bundle.fault}")
+        if self.policy.bundle.source.schema and not bundle.source.schema:
+            raise PolicyError(
+                "These policies have no schema and those in force have one; without it nothing says whether they fit "
+                "the code. Add it: exequatur policy schema"
+            )
         for activities in (*self._activities, {}):  # with no worker the schema is still to be readable
             _fit(bundle, activities, "The policies do not fit the activities of a worker in this process")
 

@@ -143,7 +143,9 @@ class Running:
             raise AuthorizationRevoked(
                 (self.revoked and self.revoked.reason) or "The authorization ended before the activity began"
             )
-        if self.attempt.enforced and self._fingerprint(args) != self._expected:  # [B2]
+        if self.attempt.enforced and (
+            self._fingerprint(args) != self._expected or not self.attempt.same_resource(args)
+        ):  # [B2]
             raise GrantRejected(CHANGED)
 
     def _still_allowed(self) -> bool:

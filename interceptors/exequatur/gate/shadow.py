@@ -7,6 +7,7 @@ C1  Nothing that the candidate says reaches the gate: it is asked after the deci
 C2  Whatever goes wrong with the candidate is counted and logged here. A candidate that is refused is not asked; the
     one before it goes on being asked.
 C3  It costs the worker a bounded amount: decisions that wait to be compared are few, and more are dropped and counted.
+    Cedar lets no other thread run while it decides, so a candidate that takes long for one decision is given up.
 C4  A disagreement is journaled only in a journal that is well, after the archive of the candidate. It names no
     arguments: the record of the decision has what is needed to make it again.
 """
@@ -42,6 +43,8 @@ WAITING = 128
 """Decisions that may wait; each holds its arguments in memory."""
 _LINGER = 0.05
 """Seconds in which an activity that was just allowed begins, before its decision is compared."""
+_TOO_SLOW = 0.25
+"""Seconds for one decision; a thousand policies for one activity take some milliseconds."""
 _LOG_INTERVAL = 60.0
 """Seconds between two log lines about one activity type and direction."""
 _LOGGED = 256
@@ -129,7 +132,18 @@ class Shadow:
         candidate, activity_type = self._candidate, attempt.info.activity_type
         if candidate is None or candidate.digest == judgement.bundle or judgement.entity is None:
             return
+        if not attempt.resource_known:  # [C1] the candidate is not to run the activity's resolver
+            return
+        began = time.perf_counter()
         verdict = attempt.verdict(candidate, dict(judgement.entity), from_json(judgement.facts))
+        if (took := time.perf_counter() - began) > _TOO_SLOW:  # [C3]
+            self._candidate = None
+            logger.error(
+                "Candidate policy bundle %s took %.1f s for one decision and is not compared any more",
+                candidate.digest,
+                took,
+            )
+            return
         said = "allow" if verdict.allowed else "deny"
         if said == judgement.decision:
             self._gate.metrics.shadowed("same", activity_type)

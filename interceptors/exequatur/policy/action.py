@@ -10,14 +10,12 @@ R2  Whatever a resolver does, the answer is a resource or a sentence, never an e
 import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from exequatur.errors import ConfigurationError
 from exequatur.policy.hints import hinted_function
 from exequatur.policy.scalars import Unrepresentable
-from exequatur.policy.values import entity_of
 
 WORKFLOW_TYPE = "Workflow"
 """What an activity acts on unless it says otherwise: the workflow."""
@@ -63,8 +61,8 @@ def action(
 
     Args:
         groups: Ids of Cedar action groups, so that a policy can speak of ``Action::"money"``.
-        resource: Gets the activity's arguments, those with a default included, and returns the id of the resource, or
-            ``Type::"id"`` of the declared type. It is called before the activity is authorized, on the worker's event
+        resource: Gets the activity's arguments, those with a default included, and returns the id of the resource. It
+            is called before the activity is authorized, on the worker's event
             loop: it must be quick, must not wait and must not change anything. If it raises, or returns something else,
             the activity is denied.
         resource_type: The entity type of the resource; the schema is generated with it.
@@ -126,24 +124,25 @@ def resource_of(mark: ActionMark, args: Sequence[Any]) -> dict[str, str]:
     if mark.resolver is None:
         raise Unrepresentable("is not named by the activity")
     try:
-        named = mark.resolver(*args)
-    except KeyboardInterrupt:
+        return {"type": mark.resource_type, "id": _id(mark.resolver(*args))}
+    except (KeyboardInterrupt, Unrepresentable):
         raise
     except BaseException as error:  # [R2]
         raise Unrepresentable(f"could not be told: its resolver raised {type(error).__name__[:60]}") from None
+
+
+def _id(named: object) -> str:
     if inspect.iscoroutine(named):
         named.close()
-    if not isinstance(named, str) or not named:  # [R1]
+    if not issubclass(type(named), str):  # [R1]
         raise Unrepresentable("could not be told: its resolver returned no id")
-    kind, name = mark.resource_type, str.__str__(named)
-    with suppress(ValueError):  # a plain id
-        kind, name = entity_of(name)
-    if kind != mark.resource_type:  # [R1]
-        raise Unrepresentable(f"is a {kind[:60]}, but the activity acts on a {mark.resource_type}")
+    name = str.__str__(cast(str, named))
+    if not name:  # [R1]
+        raise Unrepresentable("could not be told: its resolver returned an empty id")
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
         raise Unrepresentable("has an id that is not valid Unicode (a lone surrogate)") from None
     if size > MAX_ID_BYTES:
         raise Unrepresentable(f"has an id of more than {MAX_ID_BYTES} bytes")
-    return {"type": kind, "id": name}
+    return name

@@ -245,6 +245,20 @@ class PolicyBundle:
         declared = self._declared_arguments
         return None if declared is None else declared.get(action_id, _NO_ARGUMENTS)
 
+    def declares(self, action_id: str) -> bool:
+        """Tell whether the schema declares that something can be asked about an action; true without a schema.
+
+        Args:
+            action_id: The id of the action, whose type is ``Action``; a group of actions is none.
+
+        Raises:
+            PolicyError: As for :attr:`model`.
+        """
+        if self.model is None:
+            return True
+        action = self.model.actions.get(action_id)
+        return action is not None and action.principals is not None
+
     @cached_property
     def _declared_arguments(self) -> Mapping[str, DeclaredArguments] | None:
         model = self.model

@@ -6,6 +6,8 @@ C1  A bundle with a schema declares an action for every activity, with exactly t
     ``context.args``; the keys that it declares of a dict are optional, and of the type of the dict's values.
 C2  The action applies to the type of resource that the activity names, and is in the groups that the activity names: a
     ``forbid`` on a group must not miss it.
+C3  Its context, and that of the gate's own questions, requires what the gate tells and nothing else (rule O1 of
+    :mod:`exequatur.policy.told`).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +18,7 @@ from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.entities import ACTION_TYPE
 from exequatur.policy.schema import ActionDeclaration, SchemaModel
 from exequatur.policy.shapes import Arguments, DictType, arguments_of
+from exequatur.policy.told import OWN_ACTIONS, untold
 from exequatur.policy.types import CedarType, Path, RecordType, SetType, written
 
 REMEDY = "run: exequatur policy schema"
@@ -44,6 +47,8 @@ def unfit(bundle: PolicyBundle, activities: Mapping[str, Callable[..., Any]]) ->
             found.append(f"{name}: the bundle has no action for it; {REMEDY}")
         else:
             found += [f"{name}: {problem}; {REMEDY}" for problem in _problems(model, action, fn)]
+    for name in sorted(OWN_ACTIONS & model.actions.keys()):
+        found += [f"{name}: {problem}; {REMEDY}" for problem in untold(model.actions[name])]  # [C3]
     return found
 
 
@@ -56,6 +61,7 @@ def _problems(model: SchemaModel, action: ActionDeclaration, fn: Callable[..., A
     missing = set(mark.groups) - _groups(model, action)
     for group in sorted(missing):  # [C2]
         yield f"it is in the group {group} in the code and not in the bundle"
+    yield from untold(action)  # [C3]
 
 
 def argument_differences(arguments: Arguments, declared: RecordType) -> Iterator[str]:

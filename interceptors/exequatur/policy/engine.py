@@ -12,6 +12,8 @@ E6  An allow stands no longer than the shortest ``@ttl`` among the policies that
 E7  A bundle that was not loaded strictly decides nothing if it has a fault: its policies may not say what they seem to.
 E8  With a schema, what policies read of the arguments has the declared types; else the answer is no, and names the
     field. A policy that was validated never meets a shape that it was not validated for.
+E9  With a schema, it declares the action; else the answer is no. An action that it does not know is in no group, so a
+    ``forbid`` on a group would miss it.
 """
 
 import datetime
@@ -119,6 +121,8 @@ def _decide(
     action_id = _action_id(action)
     if action_id is None:
         return _refusal('the action must be {"type": "Action", "id": ...} or Action::"..." without escapes')
+    if not bundle.declares(action_id):  # [E9]
+        return refused(f"the schema of the policies has no action {action_id[:100]}; run: exequatur policy schema")
     reads = bundle.reads(action_id)
     contents, declared = bundle.content_reads(action_id), bundle.declared_arguments(action_id)
     fault = arguments.fault_for(reads, contents, frozenset() if declared is None else declared.optional)

@@ -39,7 +39,11 @@ def too_deep(words: Iterable[Token]) -> Token | None:
             open_.append(_CLOSED_BY[text])
         elif open_ and text == open_[-1]:
             open_.pop()
-        links = 0 if text in _NEXT else links + (text in _LINKS)
+        if text == ";":
+            while open_ and open_[-1] == ">":  # it was a comparison with something called Set
+                open_.pop()
+        # Inside of brackets `when` is the name of an attribute.
+        links = 0 if text == ";" or (text in _NEXT and not open_) else links + (text in _LINKS)
         if len(open_) > MAX_BRACKETS or links > MAX_LINKS:  # [D1]
             return word
         previous = text

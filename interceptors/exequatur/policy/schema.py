@@ -123,7 +123,7 @@ def read_schema(text: str, name: str = "schema") -> SchemaModel:
     if text.lstrip().startswith("{"):
         try:
             text = str(Schema.from_json_str(text))
-        except ValueError as error:
+        except ValueError as error:  # [S1]
             raise PolicyError(f"{name}: Cedar refuses the schema: {error}. Correct it and save it again.") from None
     return _Resolver(read_declarations(text, name)).model()
 
@@ -191,7 +191,7 @@ class _Resolver:
             if name in self._entities:
                 return EntityType(name)
         primitive = PRIMITIVES.get(written.text.removeprefix(f"{_BUILTIN}::"))
-        if primitive is None:
+        if primitive is None:  # [S1]
             raise PolicyError(f"{self._place(written.offset)}: there is no type {written.text}.")
         return primitive
 

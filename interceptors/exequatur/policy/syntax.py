@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 _WORDS = re.compile(
-    r"(?P<blank>\s+|//[^\n]*)"
+    r"(?P<blank>\s+|//[^\n\r]*)"
     r'|(?P<string>"(?:\\.|[^"\\])*")'
     r"|(?P<name>[^\W\d]\w*)"
     r"|(?P<number>\d+)"

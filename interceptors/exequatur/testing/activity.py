@@ -13,7 +13,7 @@ import dataclasses
 import inspect
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from os import PathLike
@@ -144,6 +144,7 @@ class GatedActivityEnvironment:
         Raises:
             AuthorizationFailure: It was refused, as a worker would have refused it.
             ConfigurationError: There is no principal, or it may not start the workflow around the activity.
+            PolicyError: The policies do not fit the activity, as a worker would have said when it started.
             TypeError: Arguments were given by name.
         """
         if kwargs:
@@ -153,7 +154,8 @@ class GatedActivityEnvironment:
         execution = _Execution(fn, info)
         self._executions.add(execution)
         try:
-            async with self._serving(info):
+            dynamic = definition is not None and not definition.name
+            async with self._serving(info, {} if dynamic else {info.activity_type: fn}):
                 task = asyncio.create_task(self._execute(execution, definition, args))
                 execution.running.task = task
                 if self._shut_down:
@@ -194,11 +196,16 @@ class GatedActivityEnvironment:
         return dataclasses.replace(info, **changes)
 
     @asynccontextmanager
-    async def _serving(self, info: Info) -> AsyncIterator[None]:
-        """What a worker for this one activity has beside it: journal, feeds, watchdog and a credential."""
+    async def _serving(self, info: Info, activities: Mapping[str, Callable[..., Any]]) -> AsyncIterator[None]:
+        """What a worker for this one activity has beside it: journal, feeds, watchdog and a credential.
+
+        Raises:
+            PolicyError: The policies do not fit the activity, as a worker would have said when it started.
+        """
         serving, workload = self.plugin._serving, self.plugin.gate.workload
         await serving.refresh()
-        with workload.covering(info.namespace, info.task_queue, [info.activity_type]):
+        fits = self.plugin.gate.judging(activities) if activities else nullcontext()
+        with workload.covering(info.namespace, info.task_queue, [info.activity_type]), fits:
             async with serving.worker():
                 yield
 

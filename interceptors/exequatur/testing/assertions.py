@@ -125,7 +125,7 @@ class Refused:
 
 
 class Allowed:
-    """Nothing in the block is refused; other exceptions pass through."""
+    """No refusal leaves the block; other exceptions pass through."""
 
     def __init__(self) -> None:
         self._entered = 0.0
@@ -227,7 +227,7 @@ def assert_receipt_rejected(*, reason: str | None = None) -> Refused:
 
 
 def assert_allowed() -> Allowed:
-    """Nothing that the block does is refused.
+    """No refusal leaves the block.
 
     Exceptions that are not the gate's pass through, so that a test may expect those as usual.
 

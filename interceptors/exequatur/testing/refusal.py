@@ -8,7 +8,7 @@ from typing import Any
 
 from temporalio.exceptions import ApplicationError
 
-from exequatur.failures import FAILURE_TYPES
+from exequatur.failures import FAILURE_TYPES, AuthorizationDenied
 from exequatur.policy.engine import PolicyRef
 
 _DEEPEST = 64
@@ -48,10 +48,17 @@ def refusal_of(error: BaseException | None) -> Refusal | None:
     for _ in range(_DEEPEST):
         if error is None:
             return None
-        if isinstance(error, ApplicationError) and error.type in FAILURE_TYPES:
+        if isinstance(error, ApplicationError) and error.type in FAILURE_TYPES and _of_the_gate(error):
             return _read(error)
         error = error.__cause__
     return None
+
+
+def _of_the_gate(failure: ApplicationError) -> bool:
+    """Whether the gate raised it: a body that ran may name a failure of its own like a denial."""
+    if failure.type != AuthorizationDenied.__name__ or isinstance(failure, AuthorizationDenied):
+        return True
+    return bool(failure.details and isinstance(failure.details[0], Mapping) and "principal" in failure.details[0])
 
 
 def _read(failure: ApplicationError) -> Refusal:

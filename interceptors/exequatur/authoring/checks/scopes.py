@@ -13,8 +13,8 @@ from exequatur.authoring.checks.reading import ReadPolicy
 from exequatur.authoring.checks.texts import Text
 from exequatur.authoring.checks.world import World, is_own, uid_of_node
 from exequatur.authoring.expression import Part, reference
-from exequatur.authoring.request import START_ACTION
 from exequatur.policy.entities import Uid
+from exequatur.policy.told import START_ACTION
 
 #: Policies that are compared with one; those of a kind are hardly ever more.
 _MAX_COMPARED = 50

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from exequatur.policy.syntax import Place, Token, tokens
 
-_COMMENT = re.compile(r"//[^\n]*")
+_COMMENT = re.compile(r"//[^\n\r]*")
 
 
 @dataclass(frozen=True, slots=True)

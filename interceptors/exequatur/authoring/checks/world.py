@@ -6,9 +6,9 @@ from typing import Any
 
 from cedarpy import pst
 
-from exequatur.authoring.request import START_ACTION
 from exequatur.policy.entities import ACTION_TYPE, Uid, uid_of
 from exequatur.policy.schema import ActionDeclaration, SchemaModel
+from exequatur.policy.told import START_ACTION
 from exequatur.policy.types import EntityType, RecordType
 
 #: Actions that the gate asks about itself begin so.
