@@ -284,7 +284,7 @@ def judge(mutant: Mutant, tests: Sequence[str]) -> tuple[bool, str]:
 
 
 def _name(test: str) -> str:
-    return test.rpartition("::")[2].partition("[")[0]
+    return test.partition("[")[0].rpartition("::")[2]
 
 
 def check_unmutated(tests: Sequence[str]) -> None:

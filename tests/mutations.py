@@ -470,8 +470,8 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "documents.D3",
         "authoring/cases/documents.py",
-        '(("true", "True", "TRUE"), True)',
-        '(("true", "True", "TRUE", "yes"), True)',
+        '(("false", "False", "FALSE"), False)',
+        '(("false", "False", "FALSE", "no"), False)',
     ),
     (
         "documents.D3",

@@ -116,12 +116,12 @@ def test_defaults_lie_under_args_and_context_and_a_principal_inherits_no_roles()
 defaults:
   principal: {uid: 'Agent::"bot"', parents: ['Role::"clerk"']}
   activity: refund
-  args: {refund: {order: o-1, amount: 1}}
+  args: {refund: {order: o-1, amount: 1, note: late}}
   context: {run: {workflow_type: A, workflow_id: w}}
 cases:
   - name: it
     principal: {uid: 'Agent::"stray"'}
-    args: {refund: {amount: 2}}
+    args: {refund: {amount: 2, note: }}
     context: {run: {workflow_type: B}}
     expect: deny
 """

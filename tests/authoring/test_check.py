@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from exequatur.authoring.checks import check as module
 from exequatur.authoring.checks.check import Checked, check, check_folder, check_source
 from exequatur.authoring.checks.findings import RULES, Finding
 from exequatur.errors import PolicyError
@@ -616,7 +617,9 @@ def test_a_comment_behind_all_policies_is_a_finding() -> None:
 def test_what_a_worker_refuses_cannot_be_allowed() -> None:
     text = "// exequatur: allow never-applies, optional-unguarded\n"
     for policy in ('@id("f") forbid (principal is Workflow, action, resource);', forbid('context.args.note == "x"')):
-        assert only(found(text + policy)).severity == "error"
+        finding = only(found(text + policy))
+        assert finding.severity == "error"
+        assert finding.rule in {"never-applies", "optional-unguarded"}
 
 
 def test_a_text_in_a_string_is_no_comment() -> None:
@@ -881,7 +884,15 @@ def test_any_text_is_checked(policies: str, schema: str | None, entities: str | 
 
 
 @pytest.mark.rule("check.K2")
-def test_an_error_that_no_other_rule_finds_is_the_workers_own() -> None:
+def test_an_error_that_no_other_rule_finds_is_the_workers_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(each.rule != "refused" for each in found(forbid("context.args.amount > 1")))
     many = "\n".join(EXPORTS.replace("exports", f"e{index}") for index in range(300))
     assert {each.rule for each in found(many)} == {"shadowed"}
+
+    def refuses(source: BundleSource) -> None:
+        raise PolicyError("only a worker knows why")
+
+    monkeypatch.setattr(module, "PolicyBundle", refuses)
+    refused = only(found(forbid("context.args.amount > 1")))
+    assert (refused.rule, refused.severity) == ("refused", "error")
+    assert "only a worker knows why" in refused.message

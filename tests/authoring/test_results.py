@@ -142,6 +142,7 @@ def test_a_case_that_is_answered_otherwise_fails_with_a_sentence(bundle, text, p
     assert found.where == "t.yaml:8:5"
 
 
+@pytest.mark.rule("results.T1")
 def test_a_denial_by_an_error_passes_only_where_it_is_expected(bundle):
     overflow = "expect: deny, activity: count, args: {refund: , number: 9223372036854775807}"
     found = result(bundle, overflow)

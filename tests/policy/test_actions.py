@@ -80,6 +80,8 @@ def test_cedar_is_given_the_policies_that_can_apply() -> None:
 def test_an_action_that_nothing_names_is_asked_of_all_policies() -> None:
     bundle = PolicyBundle.from_parts(FOUR, None, GROUPS)
     assert sizes(bundle, "unheard of") == [4]
+    for odd in ('Action::"unheard of"', 'Action::"charge\\u{21}"', 'Shop::Action::"charge"'):
+        assert len(bundle._index.slice_for(odd).policies) == 4, odd
     assert bundle.reads("unheard of") == frozenset()
 
 

@@ -262,6 +262,7 @@ def test_a_field_that_raises_when_it_is_read_is_a_fault() -> None:
     assert conversion.value["value"]["ok"] == 1
 
 
+@pytest.mark.rule("arguments.A1")
 def test_a_dataclass_field_that_was_never_set_is_a_fault() -> None:
     order = Order("o")
     del order.__dict__["id"]

@@ -431,3 +431,21 @@ def test_a_schema_that_would_overflow_cedars_stack_is_refused_before_cedar_sees_
     schema = f"type Deep = {'Set<' * 30_000}Long{'>' * 30_000};"
     with pytest.raises(PolicyError, match=r"schema:1:\d+: this is nested more deeply"):
         PolicyBundle.from_parts("permit(principal, action, resource);", schema)
+
+
+@pytest.mark.parametrize(
+    "condition", ["context" + ".when" * 5000, "1" + " + context.when" * 5000, "true && " * 900 + "true"]
+)
+def test_an_attribute_named_like_a_keyword_does_not_hide_how_deep_a_policy_is(condition: str) -> None:
+    with pytest.raises(PolicyError, match="nested more deeply"):
+        PolicyBundle.from_parts(f"permit(principal, action, resource) when {{ {condition} }};")
+
+
+def test_what_follows_a_carriage_return_is_no_comment() -> None:
+    deep = "(" * 5000 + "true" + ")" * 5000
+    with pytest.raises(PolicyError, match="nested more deeply"):
+        PolicyBundle.from_parts(f"permit(principal, action, resource) when {{ //\r{deep} }};")
+
+
+def test_many_policies_that_compare_something_called_set_are_not_deep() -> None:
+    PolicyBundle.from_parts("permit(principal, action, resource) when { context.Set < 1 };\n" * 200)

@@ -44,6 +44,7 @@ def converted(value: Any, declared: CedarType | None) -> Any:
         (5, DECIMAL, extension("decimal", "5.0")),
         (120.5, DECIMAL, extension("decimal", "120.5")),
         ("120.50", DECIMAL, extension("decimal", "120.5")),
+        ("120.5005", DECIMAL, extension("decimal", "120.5005")),
         ("2026-01-05T12:00:00Z", DATETIME, extension("datetime", "2026-01-05T12:00:00.000Z")),
         (NOON, DATETIME, extension("datetime", "2026-01-05T12:00:00.000Z")),
         ("1h30m", DURATION, extension("duration", "5400000ms")),
@@ -107,7 +108,20 @@ def test_a_deep_value_ends_in_a_fault() -> None:
     value: Any = 1
     for _ in range(100_000):
         value = [value]
-    assert convert_plain({"x": value}, None).faults
+    assert convert_plain({"x": value}, None).faults == {("x",): "args.x is nested more than 32 levels deep"}
+
+
+@pytest.mark.rule("values.V1")
+def test_more_values_than_a_decision_may_carry_are_a_fault_over_everything() -> None:
+    found = convert_plain({str(number): number for number in range(10_000)}, None)
+    assert len(found.faults) == 1
+    assert "holds more than 10000 values" in next(iter(found.faults.values()))
+
+
+@pytest.mark.rule("values.V1")
+def test_a_value_that_is_no_record_at_all_is_a_fault_over_everything() -> None:
+    found = convert_plain(5, RecordType(()))
+    assert (found.value, found.faults) == ({}, {(): "args is a whole number, but {} is declared"})
 
 
 @pytest.mark.parametrize("text", ["User", 'User::"a', 'User::a"', '::"a"', 5, None, {"type": "User"}, 'Us er::"a"'])

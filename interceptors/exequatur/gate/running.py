@@ -133,6 +133,10 @@ class Running:
         self._in_process = True
         if not self.attempt.enforced:
             return fn
+        if self.attempt.mark.resolver is not None and self.attempt.arguments.faults:  # [B2]
+            raise GrantRejected(
+                "What its resource was told from has no form in Cedar, and cannot be compared in another process"
+            )
         # Not the SDK's own event: that also says that the workflow has cancelled, and such a body does begin.
         manager = getattr(self._context.cancelled_event.thread_event, "_manager", None)
         self._ended_elsewhere = manager.Event() if manager is not None else None

@@ -19,6 +19,7 @@ MAX_BRACKETS = 100
 MAX_LINKS = 800
 
 _CLOSED_BY = {"(": ")", "[": "]", "{": "}", "<": ">"}
+_CLOSING = frozenset(_CLOSED_BY.values())
 _LINKS = frozenset({"&&", "||", "+", "-", "*", "!", "if", ".", "["})
 _NEXT = frozenset({"when", "unless", ";"})
 
@@ -37,10 +38,10 @@ def too_deep(words: Iterable[Token]) -> Token | None:
         # Elsewhere than in Set<…> this is a comparison.
         if text in _CLOSED_BY and (text != "<" or previous == "Set"):
             open_.append(_CLOSED_BY[text])
-        elif open_ and text == open_[-1]:
-            open_.pop()
-        if text == ";":
-            while open_ and open_[-1] == ">":  # it was a comparison with something called Set
+        elif text in _CLOSING:
+            while open_ and open_[-1] == ">" != text:  # it was a comparison with something called Set
+                open_.pop()
+            if open_ and text == open_[-1]:
                 open_.pop()
         # Inside of brackets `when` is the name of an attribute.
         links = 0 if text == ";" or (text in _NEXT and not open_) else links + (text in _LINKS)

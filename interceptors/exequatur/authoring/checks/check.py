@@ -141,7 +141,7 @@ def _policies(
         rest.append((file, comments))
         found, wrong = read_policies(policies)
         findings += wrong
-        if not wrong:  # [K1]
+        if not wrong:
             findings += unsplit(file, policies)
         written += policies
         read += found

@@ -38,6 +38,7 @@ _ALL = (
     Rule("unreadable", "error", "A file cannot be read: not UTF-8, not a regular file, or too large."),
     Rule("syntax", "error", "Cedar cannot parse a policy."),
     Rule("schema", "error", "Cedar cannot read the schema, or it declares something twice."),
+    Rule("untold", "error", "The schema requires something of the context that the gate does not tell."),
     Rule("entities", "error", "entities.json is not JSON, or an entity does not conform to the schema."),
     Rule("type", "error", "A policy does not fit the types of the schema."),
     Rule("unknown-activity", "error", "A policy names an action that the schema does not have."),

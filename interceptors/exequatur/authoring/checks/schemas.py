@@ -14,6 +14,7 @@ from exequatur.policy.declarations import declared_names
 from exequatur.policy.nesting import too_deep
 from exequatur.policy.schema import SchemaModel, read_schema
 from exequatur.policy.syntax import Token, parse_error_offset, unquoted
+from exequatur.policy.told import untold
 from exequatur.policy.types import PRIMITIVES, CedarType, RecordType, SetType
 
 _UNRESOLVED = re.compile(r"failed to resolve types?: (.+)", re.DOTALL)
@@ -55,7 +56,8 @@ def read(file: Text) -> tuple[Schema | None, SchemaModel | None, list[Finding]]:
         return schema, None, [_own_error(file, str(error))]
     except RecursionError:
         return schema, None, [finding("schema", file, 0, 0, "types are nested too deeply", "name inner types")]
-    return schema, model, [] if is_json else list(_twice(file, model))
+    found = [] if is_json else [*_twice(file, model), *_untold(file, model)]
+    return schema, model, found
 
 
 def fragment(file: Text) -> Iterator[Finding]:
@@ -148,6 +150,22 @@ def _twice(file: Text, model: SchemaModel) -> Iterator[Finding]:
         yield from _in_type(file, kind, word.start if word else 0, name)
     for action in model.actions.values():
         yield from _in_type(file, action.context, action.offset, action.id)
+
+
+def _untold(file: Text, model: SchemaModel) -> Iterator[Finding]:
+    """What actions promise of the context. A ``forbid`` that reads it would validate and never apply."""
+    for action in model.actions.values():
+        if action.principals is not None:
+            word = next((each for each in file.words if each.start >= action.offset), None)
+            for sentence in untold(action):
+                yield finding(
+                    "untold",
+                    file,
+                    action.offset,
+                    word.end if word else action.offset,
+                    f"of {action.id[:80]}, {sentence}",
+                    "make it optional, or remove it; what the gate tells is in docs/policy-model.md",
+                )
 
 
 def _in_type(file: Text, kind: CedarType, offset: int, owner: str) -> Iterator[Finding]:
