@@ -326,8 +326,8 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
     ("nesting.D1", "policy/parsing.py", "        _check_depth(file)\n        try:\n", "        try:\n"),
     ("nesting.D1", "policy/parsing.py", "        _check_depth(file)\n        parse", "        parse"),
     ("nesting.D2", "policy/nesting.py", ' and (text != "<" or previous == "Set")', ""),
-    ("nesting.D2", "policy/nesting.py", "            open_.pop()\n", "            pass\n"),
-    ("nesting.D2", "policy/nesting.py", "links = 0 if text in _NEXT else ", "links = "),
+    ("nesting.D2", "policy/nesting.py", "if open_ and text == open_[-1]:", "if False:"),
+    ("nesting.D2", "policy/nesting.py", 'links = 0 if text == ";" or (text in _NEXT and not open_) else ', "links = "),
     (
         "reads.R2",
         "policy/reads.py",

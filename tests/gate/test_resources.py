@@ -3,13 +3,15 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 from temporalio import activity
 from temporalio.client import WorkflowHandle
+from temporalio.common import RawValue
+from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from exequatur import action
 from exequatur.audit.evidence import RecordedEvidence, records_of_journal
@@ -18,6 +20,7 @@ from exequatur.audit.report import RunReport, Severity
 from exequatur.audit.trust import read_trust
 from exequatur.audit.verify import audit_run
 from exequatur.lineage.record import Record
+from exequatur.policy.bundle import PolicyBundle
 from exequatur.statements.encoding import compact_json
 from tests.gate.conftest import PERMIT_ALL, Stage, deeds, failure_of, happened
 from tests.gate.single import OneActivity, start_one
@@ -37,7 +40,7 @@ async def charge(order: Order) -> str:
 
 
 @activity.defn
-@action(resource=lambda order_id, prefix: f'Order::"{prefix}{order_id}"', resource_type="Order")
+@action(resource=lambda order_id, prefix: f"{prefix}{order_id}", resource_type="Order")
 def charge_by_id(order_id: int, prefix: str = "o-") -> str:
     happened(f"{prefix}{order_id}")
     return f"{prefix}{order_id}"
@@ -51,11 +54,17 @@ class Shop:
         return order.id
 
 
+class Lying:
+    __class__ = property(lambda self: 1 / 0)  # type: ignore[assignment]
+
+
 def odd(returned: Any) -> Any:
     if returned == "raises":
         raise RuntimeError("secret")
     if returned == "exits":
         raise SystemExit(0)
+    if returned == "lying":
+        return Lying()
     return {"number": 7, "nothing": None, "empty": "", "surrogate": "\ud800", "long": "x" * 5000, "bytes": b"x"}.get(
         returned, returned
     )
@@ -132,11 +141,11 @@ async def test_policies_judge_the_resource_that_the_arguments_name(
         ("exits", "The resource could not be told: its resolver raised SystemExit"),
         ("number", "The resource could not be told: its resolver returned no id"),
         ("nothing", "The resource could not be told: its resolver returned no id"),
-        ("empty", "The resource could not be told: its resolver returned no id"),
+        ("empty", "The resource could not be told: its resolver returned an empty id"),
         ("bytes", "The resource could not be told: its resolver returned no id"),
         ("surrogate", "The resource has an id that is not valid Unicode"),
         ("long", "The resource has an id of more than 4096 bytes"),
-        ('Account::"a"', "The resource is a Account, but the activity acts on a Order"),
+        ("lying", "The resource could not be told: its resolver raised ZeroDivisionError"),
     ],
 )
 async def test_a_resource_that_cannot_be_told_is_a_denial(stage: Callable[..., Any], returned: str, why: str) -> None:
@@ -237,6 +246,88 @@ async def test_a_resource_is_found_out_once(stage: Callable[..., Any]) -> None:
         s.plugin.gate.put_in_force(s.plugin.gate.policy.bundle)
         await handle.result()
     assert len(seen) == 1
+
+
+@activity.defn
+@action(resource=lambda account: account.decode(), resource_type="Order")
+async def transfer(account: bytes) -> None:
+    happened(account)
+
+
+class Swapping(Interceptor):
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
+        class Inbound(ActivityInboundInterceptor):
+            async def execute_activity(self, input: ExecuteActivityInput) -> Any:
+                input.args = [b"o-2"]
+                return await super().execute_activity(input)
+
+        return Inbound(next)
+
+
+@pytest.mark.rule("B2")
+async def test_a_body_does_not_run_on_another_resource_than_the_one_that_was_judged(stage: Callable[..., Any]) -> None:
+    s = await stage(ONE)
+    async with s.worker([OneActivity], [transfer], interceptors=[Swapping()]):
+        handle = await start_one(s, transfer, b"o-1")
+        failure = await failure_of(handle)
+    assert failure.type == "GrantRejected"
+    assert deeds(handle.id) == []
+
+
+ORDERS = """
+entity User, Service, Agent; entity Workflow; entity Order;
+type R = { namespace: String, workflow_id: String, workflow_type: String, task_queue: String };
+action "workflow.start" appliesTo {
+  principal: [User, Agent, Service], resource: [Workflow], context: { args: {}, run: R, now: datetime },
+};
+action "activity";
+action "charge" in ["activity"] appliesTo {
+  principal: [User, Agent, Service], resource: [Order], context: { args: { order: { id: String, amount: Long } } },
+};
+"""
+
+
+@pytest.mark.rule("D3")
+@pytest.mark.parametrize("resource", [None, {"type": "Account", "id": "o-1"}], ids=["left out", "of another type"])
+async def test_the_audit_notices_a_resource_that_the_archived_schema_rules_out(
+    stage: Callable[..., Any], resource: dict[str, str] | None
+) -> None:
+    s = await stage()
+    frozen = '@id("frozen") forbid(principal, action == Action::"charge", resource == Order::"o-9");'
+    s.plugin.gate.put_in_force(PolicyBundle.from_parts(PERMIT_ALL + frozen, ORDERS, strict=True))
+    async with s.worker([OneActivity], [charge]):
+        handle = await start_one(s, charge, Order("o-1"))
+        await handle.result()
+
+    def edited(claims: dict[str, Any]) -> dict[str, Any]:
+        rest = {name: value for name, value in claims.items() if name != "resource"}
+        return rest if resource is None else {**rest, "resource": resource}
+
+    assert (await audited(s, handle, lambda claims: claims)).activities[0].decisions[0].recomputed
+    report = await audited(s, handle, edited)
+    assert "decision-differs" in {each.code for each in report.findings if each.severity is Severity.VIOLATION}
+    assert not report.activities[0].decisions[0].recomputed
+
+
+@activity.defn(dynamic=True)
+async def anything(args: Sequence[RawValue]) -> str:
+    happened(activity.info().activity_type)
+    return "ran"
+
+
+@pytest.mark.rule("E9")
+async def test_an_activity_that_the_schema_lacks_does_not_run_even_if_everything_is_permitted(
+    stage: Callable[..., Any],
+) -> None:
+    s = await stage()
+    grouped = PERMIT_ALL + '@id("none") forbid(principal, action in Action::"activity", resource);'
+    s.plugin.gate.put_in_force(PolicyBundle.from_parts(grouped, ORDERS, strict=True))
+    async with s.worker([OneActivity], [charge, anything]):
+        handle = await start_one(s, "charge_v2", Order("o-1"))
+        failure = await failure_of(handle)
+    assert failure.type == "AuthorizationDenied"
+    assert "the schema of the policies has no action charge_v2" in failure.message
+    assert deeds(handle.id) == []
 
 
 def decisions(s: Stage) -> list[dict[str, Any]]:

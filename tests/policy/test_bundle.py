@@ -407,8 +407,11 @@ def test_an_error_beside_an_allow_is_told_and_the_allow_is_still_cedars() -> Non
 @pytest.mark.rule("nesting.D2")
 def test_a_long_text_is_not_taken_for_a_deep_one() -> None:
     condition = "[1, 2].contains(context.args.amount) && context.args.amount < 3"
-    policies = "".join(f'@id("p{n}") permit(principal, action, resource) when {{ {condition} }};' for n in range(300))
-    assert len(PolicyBundle.from_parts(policies).policies) == 300
+    conditions = [condition] * 300 + [" && ".join(["context.args.amount < 3"] * 150)]
+    policies = "".join(
+        f'@id("p{n}") permit(principal, action, resource) when {{ {each} }};' for n, each in enumerate(conditions)
+    )
+    assert len(PolicyBundle.from_parts(policies).policies) == 301
 
 
 @pytest.mark.parametrize(

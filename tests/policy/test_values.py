@@ -108,7 +108,8 @@ def test_a_deep_value_ends_in_a_fault() -> None:
     value: Any = 1
     for _ in range(100_000):
         value = [value]
-    assert convert_plain({"x": value}, None).faults == {("x",): "args.x is nested more than 32 levels deep"}
+    [fault] = convert_plain({"x": value}, None).faults.values()
+    assert fault.endswith("is nested more than 32 levels deep")
 
 
 @pytest.mark.rule("values.V1")

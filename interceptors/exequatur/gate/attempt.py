@@ -116,8 +116,11 @@ class Attempt:
         return self._resource is not None or self.mark.resolver is None
 
     def same_resource(self, args: Sequence[Any]) -> bool:
-        """Whether these arguments name the resource that was judged: a resolver may read what has no form in Cedar."""
-        if self.mark.resolver is None:
+        """Whether these arguments name the resource that was judged.
+
+        It is asked where a resolver may have read what has no form in Cedar, which :func:`print_of` does not see.
+        """
+        if self.mark.resolver is None or not self.arguments.faults:
             return True
         try:
             return resource_of(self.mark, self.signature.filled(args)) == self._resource
