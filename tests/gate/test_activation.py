@@ -13,7 +13,7 @@ from temporalio.common import RawValue
 
 from exequatur import AuthorizationPlugin, PolicyError, Principal, Settings, action
 from exequatur.authoring.schema.generate import generate
-from tests.gate.conftest import PERMIT_ALL, Stage, deeds, happened
+from tests.gate.conftest import PERMIT_ALL, Stage, deeds, failure_of, happened
 from tests.gate.single import OneActivity, eventually, start_one
 
 SCHEMA = "schema.cedarschema"
@@ -101,14 +101,19 @@ async def test_a_worker_does_not_start_under_policies_for_other_code(
     await handle.terminate()
 
 
+def without_arguments() -> None: ...
+
+
 async def test_a_worker_that_only_runs_workflows_or_dynamic_activities_starts(stage: Callable[..., Any]) -> None:
     s = await stage()
-    s.write(schema_of(other=pay), SCHEMA)
+    s.write(schema_of(other=pay, known=without_arguments), SCHEMA)
     client = await s.connect(reloaded(s))
     async with s.worker([OneActivity], [anything], client=client):
-        handle = await start_one(s, "unknown", client=client)
+        handle = await start_one(s, "known", client=client)
         assert await handle.result() == "done"
-    assert deeds(handle.id) == ["unknown"]
+        unknown = await start_one(s, "unknown", client=client)
+        assert "has no action unknown" in (await failure_of(unknown)).message
+    assert (deeds(handle.id), deeds(unknown.id)) == (["known"], [])
 
 
 async def test_policies_for_other_code_change_nothing_in_a_running_worker(

@@ -10,6 +10,8 @@ import pytest
 from exequatur.errors import PolicyError
 from exequatur.policy import source
 from exequatur.policy.bundle import PolicyBundle
+from exequatur.policy.nesting import too_deep
+from exequatur.policy.syntax import tokens
 
 PERMIT = '@id("all")\npermit(principal, action, resource);\n'
 GROUP = '@id("money")\npermit(principal, action in [Action::"money"], resource);\n'
@@ -407,11 +409,10 @@ def test_an_error_beside_an_allow_is_told_and_the_allow_is_still_cedars() -> Non
 @pytest.mark.rule("nesting.D2")
 def test_a_long_text_is_not_taken_for_a_deep_one() -> None:
     condition = "[1, 2].contains(context.args.amount) && context.args.amount < 3"
-    conditions = [condition] * 300 + [" && ".join(["context.args.amount < 3"] * 150)]
-    policies = "".join(
-        f'@id("p{n}") permit(principal, action, resource) when {{ {each} }};' for n, each in enumerate(conditions)
-    )
-    assert len(PolicyBundle.from_parts(policies).policies) == 301
+    policies = "".join(f'@id("p{n}") permit(principal, action, resource) when {{ {condition} }};' for n in range(300))
+    assert len(PolicyBundle.from_parts(policies).policies) == 300
+    comparisons = " && ".join(["1 < 2"] * 150)
+    assert too_deep(tokens(f"permit(principal, action, resource) when {{ {comparisons} }};")) is None
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from exequatur import (
     AuthorizationPlugin,
     ConfigurationError,
     GrantRejected,
+    PolicyError,
     Principal,
     ReceiptRejected,
     acting_as,
@@ -509,3 +510,35 @@ async def test_an_application_error_of_the_body_is_not_taken_for_the_gates(
 
     with pytest.raises(AssertionError, match="out of stock"), assert_denied():
         await gated_activities.run(refuses)
+
+
+@activity.defn(name="refund")
+async def pretends(amount: int) -> None:
+    ran.append(amount)
+    raise ApplicationError("denied, says the body", type="AuthorizationDenied")
+
+
+async def test_a_body_that_ran_and_calls_its_failure_a_denial_was_not_denied(
+    gated_activities: GatedActivityEnvironment,
+) -> None:
+    with pytest.raises(AssertionError):
+        async with assert_denied():
+            await gated_activities.run(pretends, 5)
+
+
+async def test_an_activity_that_the_schema_lacks_does_not_pass_a_test(
+    policy_files: PolicyFiles,
+) -> None:
+    policy_files.write("permit(principal, action, resource);")
+    policy_files.schema("""
+        entity Agent, User, Service, Role; entity Workflow;
+        type R = { namespace: String, workflow_id: String, workflow_type: String, task_queue: String };
+        action "workflow.start" appliesTo {
+          principal: [Agent, User, Service], resource: [Workflow], context: { args: {}, run: R, now: datetime },
+        };
+    """)
+    env = GatedActivityEnvironment(policies=policy_files.path, principal='Agent::"ops-bot"')
+    before = len(ran)
+    with pytest.raises(PolicyError, match="refund: the bundle has no action for it"):
+        await env.run(refund, 5)
+    assert len(ran) == before

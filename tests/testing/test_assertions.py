@@ -202,6 +202,9 @@ json_values = st.recursive(
 )
 def test_details_of_any_shape_are_read(details: list[Any]) -> None:
     refusal = refusal_of(ApplicationError("no", *details, type="AuthorizationDenied"))
+    if not details or not isinstance(details[0], dict) or "principal" not in details[0]:
+        assert refusal is None  # the gate always says on whose behalf
+        return
     assert refusal is not None
     assert refusal.message == "no"
     assert refusal.principal is None or isinstance(refusal.principal, str)
