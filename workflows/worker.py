@@ -32,7 +32,8 @@ async def serve(options: argparse.Namespace) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     plugin = AuthorizationPlugin.embedded(options.policies, state_dir=options.state_dir, mode=options.mode)
     client = await Client.connect(options.target, data_converter=pydantic_data_converter, plugins=[plugin])
-    operations = Operations(Ledger(options.ledger), options.exports)
+    ledger = Ledger(options.ledger) if options.ledger.exists() else Ledger.create(options.ledger)
+    operations = Operations(ledger, options.exports)
     activities: list[Callable[..., Any]] = [
         operations.refund_order,
         operations.export_customers,
@@ -56,10 +57,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--target", default="127.0.0.1:7233", help="host:port of the Temporal server")
     parser.add_argument("--task-queue", default="operations")
-    parser.add_argument("--ledger", type=Path, required=True, help="the ledger's SQLite file")
-    parser.add_argument("--exports", type=Path, required=True, help="folder for exported files")
-    parser.add_argument("--policies", type=Path, default=Path("policies"))
-    parser.add_argument("--state-dir", type=Path, default=Path(".state"))
+    parser.add_argument("--ledger", type=Path, default=Path("ledger.db"), help="the ledger's SQLite file")
+    parser.add_argument("--exports", type=Path, default=Path("exports"), help="folder for exported files")
+    parser.add_argument("--policies", default="policies", help="folder, bundle file or address")
+    parser.add_argument("--state-dir", type=Path, default=Path(".exequatur"))
     parser.add_argument("--mode", choices=("enforce", "observe"), default="enforce")
     parser.add_argument("--workflows-only", action="store_true", help="leave the activities to other workers")
     options = parser.parse_args()

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 GUIDE = Path(__file__).parents[2] / "docs" / "testing.md"
-NAMED = re.compile(r"^```(python|cedar|yaml)\n(?:#|//) (\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+NAMED = re.compile(r"^```(python|cedar|yaml|toml)\n(?:#|//) (\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def examples() -> dict[str, str]:
@@ -22,9 +22,6 @@ def test_the_examples_of_the_guide_pass(tmp_path: Path) -> None:
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
-    (tmp_path / "pyproject.toml").write_text(
-        '[tool.pytest.ini_options]\nasyncio_mode = "auto"\npythonpath = ["."]\ntestpaths = ["tests"]\n'
-    )
     # Where the package is installed, pytest has loaded the fixtures already.
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "exequatur.testing.fixtures", "-p", "no:cacheprovider"],

@@ -23,6 +23,7 @@ from exequatur.errors import ExequaturError
 
 TRACEBACK = "EXEQUATUR_TRACEBACK"
 INTERRUPTED = 130
+_SDK = "temporalio.bridge.temporal_sdk_bridge"
 
 
 class CannotCheckError(click.ClickException):
@@ -92,11 +93,12 @@ def main() -> None:
     try:
         commands(prog_name="exequatur")
     except SystemExit as end:
-        if end.code == INTERRUPTED:
-            # The SDK's threads may still wait for a server, and panic when the interpreter ends before them.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(INTERRUPTED)
+        if isinstance(end.code, int | None) and _SDK in sys.modules:
+            # The SDK's threads may still wait for a server, and abort when the interpreter ends before them.
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(end.code or 0)
         raise
 
 
