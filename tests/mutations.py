@@ -46,6 +46,8 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     # The activity side.
     ("U5", "gate/gate.py", "return self.policy.ended(now)  # [U5]", "return None"),
+    ("U5", "gate/attempt.py", "until = min(until, policy.expires)  # [U5]", "until = min(until, float('inf'))"),
+    ("U5", "gate/running.py", "kind = AuthorizationUnavailable if unavailable else ", "kind = "),
     ("F1", "gate/activity.py", "            why = gate.unavailable()\n", "            why = None\n"),
     ("F2", "gate/activity.py", "elif judgement.allowed or not attempt.enforced:", "elif True:"),
     (
@@ -99,6 +101,12 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
         "gate/running.py",
         "self.judgement.epoch == self.gate.epoch and self.gate.clock() < self.judgement.until",
         "self.judgement.epoch == self.gate.epoch",
+    ),
+    (
+        "B1",
+        "gate/gate.py",
+        "                self.epoch += 1\n        self._look_again()\n        logger",
+        "        self._changed()\n        logger",
     ),
     ("B4", "gate/running.py", "            self._abandon(body)\n", "            pass\n"),
     # The workflow side.
@@ -184,12 +192,13 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
     ("J24", "release/marks.py", "in self._known.items():  # [J24]", "in dict[str, dict[Channel, _Kept]]().items():"),
     ("J31", "release/source.py", "            if here and here.channel", "            if True or here.channel"),
     ("J31", "release/source.py", "            if here and here.channel", "            if False and here.channel"),
-    ("J31", "release/source.py", " and newer and self._clock() < self._ends:", " and newer:"),
+    ("J31", "release/source.py", " and trusted and self._clock() < self._ends:", " and trusted:"),
+    ("J33", "release/source.py", " and newer and trusted and", " and newer and"),
     ("J32", "release/source.py", "if current is not None or self._cache is None:", "if True:"),
     (
         "J32",
         "release/source.py",
-        "offer = self._offer(cache, None)  # [J32]",
+        "offer = self._offer(cache, None, fits)  # [J32]",
         "offer = Offer(PolicyBundle(BundleFile.read(cache.read('stable') or b'', '').open('').source), None)",
     ),
     (
@@ -289,8 +298,8 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "conformance.C1",
         "gate/gate.py",
-        "            self.admit(bundle)\n            self.archive",
-        "            self.archive",
+        "            self.admit(bundle, first=first)\n",
+        "",
     ),
     (
         "conformance.C1",
@@ -299,10 +308,12 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
         "            (lambda *_: None)(self.policy.bundle, activities,",
     ),
     ("conformance.C1", "gate/gate.py", "            self._activities.append(activities)\n", ""),
-    ("folder.W1", "policy/folder.py", "if stable and state != self._settled:", "if state != self._settled:"),
+    ("folder.W1", "policy/folder.py", "if stable and (state != ", "if (state != "),
     ("folder.W1", "policy/folder.py", "return self._source.state() == state", "return True"),
-    ("folder.W2", "policy/folder.py", "                self._settled = state  # W2, W3\n", ""),
-    ("folder.W2", "policy/folder.py", "                self._on_refused(error)\n", ""),
+    ("folder.W2", "policy/folder.py", "self._settled, self._refused = state, (time", "self._refused = (time"),
+    ("folder.W2", "policy/folder.py", "self._on_refused(error)\n", "pass\n"),
+    ("folder.W2", "policy/folder.py", " or self.overdue()):", "):"),
+    ("folder.W2", "policy/folder.py", "                if not told:\n", "                if True:\n"),
     (
         "folder.W3",
         "policy/folder.py",

@@ -25,9 +25,7 @@ async def start(options: argparse.Namespace) -> int:
     workflow_id = f"refund-{uuid.uuid4().hex[:8]}"
     print(f"workflow {workflow_id}")
     try:
-        result = await client.execute_workflow(
-            OperationsAgent.run, plan, id=workflow_id, task_queue=options.task_queue
-        )
+        result = await client.execute_workflow(OperationsAgent.run, plan, id=workflow_id, task_queue=options.task_queue)
     except WorkflowFailureError as err:
         refused = refusal_of(err)
         print(refused.message if refused else err.cause)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from exequatur.errors import ConfigurationError, PolicyError
 from exequatur.gate.activity import ActivityInbound
 from exequatur.gate.client import ClientOutbound, GrantIssuer
 from exequatur.gate.codec import ObservingCodec
-from exequatur.gate.gate import EARLIEST, LATEST, Gate
+from exequatur.gate.gate import EARLIEST, LATEST, Gate, check_decidable
 from exequatur.gate.metrics import Metrics
 from exequatur.gate.platform import check_platform
 from exequatur.gate.revocations import Revocations, revocation
@@ -117,13 +118,12 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
         settings = settings or Settings.load(**options)
         state = open_state(Path(state_dir))
         source = open_policies(policies, settings, state_dir=state.path, worker=f"{HOST}/{state.issuer}")
-        offer = source.offer(None)
+        offer = source.offer(None, check_decidable)
         if offer is None:
             raise PolicyError(f"{source} offers no policies")
         bundle = offer.bundle
         for warning in bundle.warnings:
             logger.warning("%s: %s", source, warning, extra={"bundle": bundle.digest})
-        source.accept(offer)
         authority = EmbeddedAuthority(state, settings)
         gate = Gate(
             settings=settings,
@@ -133,7 +133,7 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
             revocations=lambda changed: Revocations(state.revocations, changed),
             provenance=offer.provenance,
         )
-        gate.admit(bundle)
+        check_decidable(bundle)
         authority.gate = gate
         if settings.shadow_policies:
             gate.shadow = Shadow(gate, settings.shadow_policies)
@@ -232,7 +232,8 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
                 self.gate.metrics.policy_in_force(self.gate.policy.bundle.digest, self.gate.policy.provenance)
                 config = worker.config(active_config=True)
                 names = _activity_names(config)
-                stack.enter_context(self.gate.judging(_named_activities(config)))
+                await self._enter_judging(stack, _named_activities(config))
+                await asyncio.to_thread(self._serving.adopt)
                 stack.enter_context(self.gate.workload.covering(worker.client.namespace, worker.task_queue, names))
                 await stack.enter_async_context(self._serving.worker())
             except BaseException:
@@ -240,6 +241,13 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
                 worker._shutdown_complete_event.set()
                 raise
             await next(worker)
+
+    async def _enter_judging(self, stack: AsyncExitStack, activities: Mapping[str, Callable[..., Any]]) -> None:
+        try:
+            stack.enter_context(self.gate.judging(activities))
+        except PolicyError as error:
+            await asyncio.to_thread(self._serving.replace_unfit, activities, error)
+            stack.enter_context(self.gate.judging(activities))
 
     def configure_replayer(self, config: ReplayerConfig) -> ReplayerConfig:
         self._instrument(config)

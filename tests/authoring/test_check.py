@@ -589,6 +589,8 @@ def test_a_comment_exempts_no_other_policy_and_from_no_other_rule() -> None:
     text = '// exequatur: allow unrestricted-permit\n@id("p") permit (principal, action, resource);\n'
     text += "permit (principal, action, resource);"
     assert sorted(rules(found(text, all_permitted=False))) == ["missing-id", "shadowed", "unrestricted-permit"]
+    text = "// exequatur: allow unrestricted-permit\npermit (principal, action, resource);"
+    assert rules(found(text, all_permitted=False)) == ["missing-id"]
 
 
 @pytest.mark.parametrize(
@@ -896,3 +898,71 @@ def test_an_error_that_no_other_rule_finds_is_the_workers_own(monkeypatch: pytes
     refused = only(found(forbid("context.args.amount > 1")))
     assert (refused.rule, refused.severity) == ("refused", "error")
     assert "only a worker knows why" in refused.message
+
+
+@pytest.mark.parametrize(
+    ("condition", "fix"),
+    [
+        ("context.args.price > 500.0", 'Cedar has no fractions: write .greaterThan(decimal("500.0"))'),
+        ("context.args.price <= -0.5", 'Cedar has no fractions: write .lessThanOrEqual(decimal("-0.5"))'),
+        ("context.args.price == 1.5", 'Cedar has no fractions: write == decimal("1.5")'),
+        ("context.args.price == decimal(500.00)", 'Cedar has no fractions: write decimal("500.00")'),
+        ("contxt.args.amount > 5", "did you mean context?"),
+        ("context.amount > 5", "write context.args.amount"),
+        ("context has amount", "write context.args has amount"),
+    ],
+)
+def test_what_newcomers_write_has_a_next_step(condition: str, fix: str) -> None:
+    text = f'@id("p") permit (principal, action == Action::"refund", resource) when {{ {condition} }};'
+    assert fix in {each.fix for each in found(text)}
+
+
+@pytest.mark.parametrize(
+    ("scope", "word"),
+    [
+        ("principal action, resource", "action"),
+        ('principal, action == Action::"refund" resource', "resource"),
+        ('principal, action in [Action::"money"] resource', "resource"),
+    ],
+)
+def test_a_comma_that_is_missing_in_the_scope_is_named(scope: str, word: str) -> None:
+    assert f"a comma is missing before {word}" in {each.fix for each in found(f'@id("p") permit ({scope});')}
+
+
+def test_a_string_without_its_end_is_marked_where_it_begins() -> None:
+    text = '// it\'s "ours\n@id("a") permit (principal in Role::"ops,\n  action, resource);\n' + EXPORTS
+    finding = next(each for each in found(text) if each.rule == "syntax")
+    assert (finding.line, finding.column) == (2, 37)
+    assert finding.fix == "end the string with a double quote"
+    with pytest.raises(PolicyError, match=r"p\.cedar:2:37"):
+        PolicyBundle(BundleSource((SourceFile("p.cedar", text),)))
+
+
+def test_an_annotation_that_is_almost_one_of_the_gates_is_named_and_others_are_free() -> None:
+    for name, meant in (("tll", "ttl"), ("reson", "reason"), ("aproval", "approval"), ("ID", "id")):
+        finding = only([each for each in found(f'@{name}("x")\n{REFUNDS}') if each.rule == "unknown-annotation"])
+        assert (finding.fix, finding.line, finding.column) == (f"did you mean @{meant}?", 1, 2)
+    for name in ("title", "owner", "ad", "doc", "ticket"):
+        assert found(f'@{name}("x")\n{REFUNDS}{EXPORTS}', all_permitted=False) == []
+
+
+def test_a_parent_that_the_entities_do_not_have_is_named() -> None:
+    finding = only(found("", entities=[*ENTITIES, entity("User", "eve", "opps")]))
+    assert (finding.rule, finding.severity, finding.fix) == ("role-unknown", "warning", 'did you mean Role::"ops"?')
+    assert found("", entities=None) == []
+
+
+def test_every_finding_about_json_and_the_schema_has_a_next_step() -> None:
+    for entities in ("", "{", "[", "[1]", '[{"uid": "x"}]', '[{"a" 1}]', '["x]', "[" * 50_000, "{}", "[] []"):
+        assert all(each.fix for each in found("", entities=entities) if each.rule == "entities"), entities
+    bare = only(found("", entities='[{"uid": {"type": "User", "id": "a"}}]', all_permitted=False)[:1])
+    assert (bare.message, bare.fix) == ('User::"a": attrs and parents are missing', 'write "attrs": {}, "parents": []')
+    for schema, fix in (
+        ("entity User", "end the declaration with a semicolon"),
+        ("entity User = { a String };", "a colon is missing before String"),
+        ("action a appliesTo { principal: [User] resource: [User] };", "a comma is missing before resource"),
+        ('entity "x";', "write the name without quotes"),
+        ("permit (principal, action, resource);", "write policies into a file that ends in .cedar"),
+        ("{", "correct the JSON here"),
+    ):
+        assert fix in {each.fix for each in found("", schema=schema)}, schema

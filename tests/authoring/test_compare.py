@@ -13,6 +13,7 @@ from exequatur.authoring.whatif.changes import differences
 from exequatur.authoring.whatif.compare import compare
 from exequatur.authoring.whatif.comparison import Comparison, Recorded, Where
 from exequatur.authoring.whatif.held import Arguments, GivenArguments, NoArguments, PlainArguments, Unreadable
+from exequatur.authoring.whatif.once import Once
 from exequatur.authoring.whatif.uses import uses_by_policy
 from exequatur.policy.arguments import Conversion
 from exequatur.policy.bundle import PolicyBundle
@@ -415,3 +416,32 @@ def test_the_texts_of_two_bundles_are_compared_by_name_and_meaning() -> None:
     assert found["action", "changed", "count"] == ("+ context.args.more?: Long",)
     assert [line[0] for line in found["policy", "changed", "limit"]] == ["-", "+"]
     assert differences(old, old) == ()
+
+
+def test_a_decision_of_several_sources_is_passed_on_once_with_the_most_arguments() -> None:
+    added: list[Recorded] = []
+    once = Once(added.append, 3)
+    coded, journaled = paid(PlainArguments((Unreadable("coded"), None))), paid(GivenArguments({}, None))
+    local = dataclasses.replace(coded, arguments=NoArguments("local"), where=Where("w-1", "r-1", "6", 1.0, "history"))
+    for each in (coded, local):
+        once.add(each)
+    once.end_source()
+    once.add(journaled)
+    again = dataclasses.replace(journaled, where=dataclasses.replace(journaled.where, attempt=2))
+    once.add(again)
+    once.end_source()
+    once.add(journaled)
+    once.end_source()
+    # What no source had arguments for is still a decision, and asked about at the end.
+    assert (added, once.repeated) == ([journaled, again, local], 2)
+
+
+def test_decisions_of_runs_that_are_not_known_are_never_taken_for_the_same() -> None:
+    added: list[Recorded] = []
+    once = Once(added.append, 2)
+    unknown = dataclasses.replace(paid(), where=Where("w-1", "", "5", 1.0, "journal"))
+    once.add(unknown)
+    once.end_source()
+    once.add(unknown)
+    once.end_source()
+    assert (added, once.repeated) == ([unknown, unknown], 0)

@@ -136,6 +136,41 @@ def test_the_command_in_a_process_of_its_own_is_clean_about_the_reference(proces
     assert ended.report["findings"] == []
 
 
+def test_a_file_that_cannot_be_read_is_not_taken_for_no_policy(policies: Path, exequatur: Run) -> None:
+    (policies / "refunds.cedar").write_bytes(b"\xff")
+    found = exequatur("policy", "check", "--json").report["findings"]
+    assert "unreadable" in {each["rule"] for each in found}
+    assert "no-policies" not in {each["rule"] for each in found}
+
+
+def test_a_schema_that_lacks_what_the_fragment_declares_is_outdated(policies: Path, exequatur: Run) -> None:
+    (policies / "model.cedarschema").write_text("// ours\nentity   User ;\n")
+    assert exequatur("policy", "check", "--strict").code == 0
+    (policies / "model.cedarschema").write_text("entity User { region?: String };\nentity Tenant;\n")
+    found = exequatur("policy", "check", "--json").report["findings"]
+    assert [(each["rule"], each["line"], each["message"]) for each in found] == [
+        ("schema-outdated", 1, "User is otherwise in the schema"),
+        ("schema-outdated", 2, "Tenant is not in the schema"),
+    ]
+    assert "exequatur policy schema --from MODULE" in found[0]["fix"]
+
+
+@pytest.mark.parametrize("name", ["a.cdar", "a.ceder", "entities.yaml", "test/a.yaml", "tests/a.yaml.txt"])
+def test_a_file_with_almost_the_right_name_is_said_to_be_ignored(policies: Path, exequatur: Run, name: str) -> None:
+    (policies / name).parent.mkdir(exist_ok=True)
+    (policies / name).write_text("")
+    [found] = exequatur("policy", "check", "--json").report["findings"]
+    assert (found["rule"], found["fix"] != "") == ("file-ignored", True)
+    assert found["file"] in (f"policies/{name}", "policies/test")
+
+
+@pytest.mark.parametrize("name", ["README.md", "tests/first.yaml", "tests/notes.txt", "test/helper.py", "cedar.txt"])
+def test_files_of_other_kinds_are_left_alone(policies: Path, exequatur: Run, name: str) -> None:
+    (policies / name).parent.mkdir(exist_ok=True)
+    (policies / name).write_text("")
+    assert exequatur("policy", "check", "--json").report["findings"] == []
+
+
 # fmt
 
 

@@ -111,7 +111,28 @@ def test_a_server_is_asked_by_a_visibility_query(exequatur: Run, recorded: Recor
     wrong = exequatur("policy", "diff", old, new, "--against", "query:Nonsense = 1", "--address", recorded.target)
     assert (wrong.code, "the server refuses the query" in wrong.err) == (2, True)
     away = exequatur("policy", "diff", old, new, "--against", "query:", "--address", "127.0.0.1:1")
-    assert (away.code, "cannot connect" in away.err) == (2, True)
+    assert (away.code, "127.0.0.1:1: cannot connect: connection refused; " in away.err) == (2, True)
+
+
+def test_a_decision_that_two_sources_hold_counts_once(exequatur: Run, recorded: Recorded, old: str, new: str) -> None:
+    history, journal = recorded.history("sequential"), str(recorded.state)
+    both = report(exequatur("policy", "diff", old, new, "--against", journal, "--against", history, "--json"))
+    alone = [report(exequatur("policy", "diff", old, new, "--against", each, "--json")) for each in (journal, history)]
+    assert both["repeated"] == 3
+    assert both["asked"] == sum(each["asked"] for each in alone) - 3
+    # The journal does not hold what the old policies did not read; the history does, so it is the one that counts.
+    assert (both["flips"], both["undecidable"]) == (1, alone[0]["undecidable"] - 3)
+    ended = exequatur("policy", "diff", old, new, "--against", journal, "--against", history)
+    assert "3 decisions stood in more than one source and count once" in ended.out
+
+
+def test_arguments_that_a_history_has_in_code_are_taken_from_the_journal(
+    exequatur: Run, recorded: Recorded, old: str
+) -> None:
+    history, journal = recorded.history("mirrored"), str(recorded.state)
+    both = report(exequatur("policy", "diff", old, old, "--against", history, "--against", journal, "--json"))
+    alone = report(exequatur("policy", "diff", old, old, "--against", journal, "--json"))
+    assert (both["asked"], both["undecidable"]) == (alone["asked"], 0)
 
 
 def test_ungoverned_histories_are_asked_on_behalf_of_whom_is_said(

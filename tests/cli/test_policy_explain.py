@@ -300,7 +300,7 @@ EXPLAIN = ("policy", "explain", "refund_order", "--principal", 'Agent::"x"', "--
         ((*EXPLAIN, "--args", "[]"), "args must be a mapping"),
         ((*EXPLAIN, "--args", "{}"), "args.refund is required and not given"),
         ((*EXPLAIN, "--attr", "region"), "NAME=VALUE"),
-        ((*EXPLAIN, "--attr", "regio=x"), "Agent has region"),
+        ((*EXPLAIN, "--attr", "regio=x"), "did you mean region?"),
         ((*EXPLAIN, "--parent", "operations"), "principal: parents"),
         ((*EXPLAIN, "--args", REFUND, "--now", "noon"), "--now noon: not a time"),
         ((*EXPLAIN, "--args", REFUND, "--resource", 'User::"x"'), "refund_order is done to Workflow"),
@@ -378,3 +378,17 @@ def test_help_shows_what_to_type(exequatur: Run) -> None:
         assert ended.code == 0
         assert f"exequatur policy {name}" in ended.out
         assert "Exit codes" in ended.out
+
+
+def test_attributes_and_parents_that_are_not_there_are_said(exequatur: Run, tmp_path: Path) -> None:
+    (tmp_path / "schema.cedarschema").write_text(SCHEMA.replace(" { region?: String };", ";"))
+    (tmp_path / "main.cedar").write_text('@id("ops") permit(principal in Role::"ops", action, resource);\n')
+    role = {"uid": {"type": "Role", "id": "ops"}, "attrs": {}, "parents": []}
+    (tmp_path / "entities.json").write_text(json.dumps([role]))
+    question = ("policy", "can", 'Agent::"a"', "--policies", str(tmp_path))
+    none = exequatur(*question, "--attr", "regon=x")
+    assert "Agent has no attributes; declare them in model.cedarschema" in none.err
+    misspelt = exequatur(*question, "--parent", 'Role::"opps"')
+    assert misspelt.code == 0
+    assert misspelt.err == 'note: the entities have no Role::"opps"; did you mean Role::"ops"?\n'
+    assert exequatur(*question, "--parent", 'Role::"ops"').err == ""

@@ -198,6 +198,32 @@ def test_code_that_cannot_be_imported_is_no_success(
     assert "shopcode_broken: cannot be imported" in ended.err
 
 
+def test_a_file_or_a_misspelt_module_is_answered_with_the_module(code: Path, exequatur: Callable[..., Ended]) -> None:
+    (code / "parts").mkdir()
+    (code / "parts" / "refunds.py").write_text("")
+    for written_name, meant in (
+        ("parts/refunds.py", "did you mean parts.refunds?"),
+        ("./shopcode.py", "did you mean shopcode?"),
+        ("shopcod", "did you mean shopcode?"),
+        ("prts.refunds", "did you mean parts.refunds?"),
+        ("parts.refund", "did you mean parts.refunds?"),
+        ("zzzzzz", "that can be imported from here"),
+    ):
+        ended = exequatur("policy", "schema", "--from", written_name)
+        assert (ended.code, meant in ended.err) == (2, True), ended.err
+
+
+def test_a_type_of_the_fragment_that_is_that_of_no_dict_is_named(code: Path, exequatur: Callable[..., Ended]) -> None:
+    edit(code, 'data: bytes = b""', "data: dict[str, int] | None = None")
+    fragment = code / "policies" / "model.cedarschema"
+    fragment.write_text("entity Shop;\ntype refund_order_refund_dta = { weight?: Long };\n")
+    wrong = exequatur("policy", "schema", "--from", "shopcode")
+    assert "model.cedarschema:2:6: no dict of an activity has the type refund_order_refund_dta" in wrong.err
+    assert "did you mean refund_order_refund_data?" in wrong.err
+    fragment.write_text("type Shelf = Long; type refund_order_refund_data = { weight?: Shelf };\n")
+    assert exequatur("policy", "schema", "--from", "shopcode").err == ""
+
+
 def test_two_activities_of_one_type_are_refused(code: Path) -> None:
     (code / "shopcode_more.py").write_text(
         "from temporalio import activity\n@activity.defn\ndef open(day: int) -> None: ...\n"

@@ -13,6 +13,7 @@ from temporalio.common import RawValue
 
 from exequatur import AuthorizationPlugin, PolicyError, Principal, Settings, action
 from exequatur.authoring.schema.generate import generate
+from exequatur.policy.conformance import REMEDY
 from tests.gate.conftest import PERMIT_ALL, Stage, deeds, failure_of, happened
 from tests.gate.single import OneActivity, eventually, start_one
 
@@ -77,10 +78,10 @@ async def test_a_worker_whose_activities_the_schema_has_starts(stage: Callable[.
 @pytest.mark.parametrize(
     ("schema", "sentence"),
     [
-        ({"refund_order": refund_order}, "pay: the bundle has no action for it; run: exequatur policy schema"),
+        ({"refund_order": refund_order}, f"pay: the bundle has no action for it; {REMEDY}"),
         (
             {"refund_order": refund_order, "pay": action(groups=["money"])(paid_otherwise)},
-            "pay: args.amount is a Long in the code and a decimal in the bundle; run: exequatur policy schema",
+            f"pay: args.amount is a Long in the code and a decimal in the bundle; {REMEDY}",
         ),
     ],
     ids=["an action is missing", "an argument has another type"],

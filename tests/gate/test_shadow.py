@@ -311,8 +311,10 @@ async def test_disagreements_are_evidence_like_any_other_and_can_be_counted(
         counted = CliRunner().invoke(commands, ["policy", "shadow", "--evidence", evidence])
         assert counted.exit_code == 1
         assert f"1\twould deny\tpay\tfrozen\t{candidate}" in counted.stdout
-    none = CliRunner().invoke(commands, ["policy", "shadow", "--evidence", store, "--candidate", "x", "--json"])
+    none = CliRunner().invoke(commands, ["policy", "shadow", "--evidence", store, "--candidate", "A" * 43, "--json"])
     assert (none.exit_code, json.loads(none.stdout)) == (0, {"disagreements": []})
+    wrong = CliRunner().invoke(commands, ["policy", "shadow", "--evidence", store, "--candidate", "nonsense"])
+    assert (wrong.exit_code, wrong.stdout, candidate in wrong.stderr) == (2, "", True)
 
 
 async def test_a_candidate_never_pushes_the_bundle_in_force_out_of_a_pruned_store(

@@ -338,15 +338,15 @@ DIFFERENCES: list[tuple[Any, Any, list[str]]] = [
 @pytest.mark.rule("conformance.C1")
 def test_other_types_than_the_bundle_has_are_named(before: Any, after: Any, expected: list[str]) -> None:
     found = problems(declared_as(value=before), declared_as(value=after))
-    assert {f"act: {each}; run: exequatur policy schema" for each in expected} <= set(found)
+    assert {f"act: {each}; run: exequatur policy schema --from MODULE" for each in expected} <= set(found)
     assert bool(found) is bool(expected)
 
 
 @pytest.mark.rule("conformance.C1")
 def test_parameters_that_came_or_went_are_named() -> None:
     assert problems(declared_as(a=int, b=int), declared_as(a=int, c=int)) == [
-        "act: args.c is in the code and not in the bundle; run: exequatur policy schema",
-        "act: args.b is in the bundle and not in the code; run: exequatur policy schema",
+        "act: args.c is in the code and not in the bundle; run: exequatur policy schema --from MODULE",
+        "act: args.b is in the bundle and not in the code; run: exequatur policy schema --from MODULE",
     ]
 
 
@@ -363,8 +363,8 @@ def test_an_activity_that_the_bundle_lacks_is_named_and_without_a_schema_none_is
     schema = generate({"act": typed(int)}).text
     fns = {"act": typed(int), "other": typed(int), "activity": typed(int)}
     assert unfit(PolicyBundle.from_parts(ALL, schema), fns) == [
-        "activity: the bundle has no action for it; run: exequatur policy schema",
-        "other: the bundle has no action for it; run: exequatur policy schema",
+        "activity: the bundle has no action for it; run: exequatur policy schema --from MODULE",
+        "other: the bundle has no action for it; run: exequatur policy schema --from MODULE",
     ]
     assert unfit(PolicyBundle.from_parts(ALL), fns) == []
 
@@ -389,4 +389,4 @@ def test_another_resource_or_a_missing_group_is_named() -> None:
 
 def sentences(found: list[str]) -> Iterator[str]:
     for each in found:
-        yield each.removeprefix("act: ").removesuffix("; run: exequatur policy schema")
+        yield each.removeprefix("act: ").removesuffix("; run: exequatur policy schema --from MODULE")

@@ -234,32 +234,29 @@ def test_policies_that_the_gate_would_not_have_loaded_decide_nothing(policy: str
     assert reason in refused.errors[0]
 
 
-class Naming:
+class Naming(PolicyBundle):
     """What Cedar never does: it allows, and names other policies than the bundle has, or none."""
 
-    fault = None
-
     def __init__(self, *names: str) -> None:
+        super().__init__(PolicyBundle.from_parts(ALL).source)
         self._names = names
-        self.policies = PolicyBundle.from_parts(ALL).policies
-
-    def reads(self, _: str) -> Any:
-        return PolicyBundle.from_parts(ALL).reads("charge")
 
     def evaluate(self, *_: Any, **__: Any) -> Decision:
         return Decision(True, self._names, ())
 
-    def fact_reads(self, action_id: str) -> frozenset[str] | None:
-        return None
-
 
 @pytest.mark.rule("E4")
-@pytest.mark.parametrize("names", [(), ("no such policy",), ("policy0", "no such policy")], ids=str)
-def test_an_allow_that_rests_on_no_policy_of_the_bundle_is_a_denial(names: tuple[str, ...]) -> None:
-    known = next(iter(PolicyBundle.from_parts(ALL).policies))
-    bundle: Any = Naming(*(known if name == "policy0" else name for name in names))
-    refused = decide(
-        bundle, PRINCIPAL, ACTION, RESOURCE, convert_arguments(ActivitySignature.of(by_parameter), [1]), {}
-    )
-    assert not refused.allowed
-    assert refused.errors
+@pytest.mark.parametrize(
+    ("names", "error"),
+    [
+        ((), "Cedar allowed without naming a policy"),
+        (("no such policy",), "the decision failed (KeyError)"),
+        (("policy0", "no such policy"), "the decision failed (KeyError)"),
+    ],
+    ids=str,
+)
+def test_an_allow_that_rests_on_no_policy_of_the_bundle_is_a_denial(names: tuple[str, ...], error: str) -> None:
+    arguments = convert_arguments(ActivitySignature.of(by_parameter), [1])
+    assert decide(Naming("policy0"), PRINCIPAL, ACTION, RESOURCE, arguments, {}).allowed
+    refused = decide(Naming(*names), PRINCIPAL, ACTION, RESOURCE, arguments, {})
+    assert (refused.allowed, refused.errors) == (False, (error,))

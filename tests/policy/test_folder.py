@@ -201,3 +201,30 @@ def test_the_thread_takes_up_edits_survives_errors_and_stops(seen: Seen) -> None
     events["changed"].clear()
     (seen.folder / "a.cedar").write_text(OLD)
     assert not events["changed"].wait(0.1)
+
+
+@pytest.mark.rule("folder.W2")
+def test_what_was_refused_is_looked_at_again_and_reported_when_the_reason_is_another(
+    seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem: list[str] = ["too many open files"]
+
+    class Troubled(PolicyFolder):
+        def read(self) -> BundleSource:
+            if problem:
+                raise PolicyError(problem[0])
+            return super().read()
+
+    watch = PolicyWatch(Troubled(seen.folder), on_change=seen.offers.append, on_refused=seen.refusals.append)
+    for _ in range(4):
+        watch.scan()
+    problem[0] = "not readable"
+    watch.scan()
+    assert [str(error) for error in seen.refusals] == ["too many open files"]
+    monkeypatch.setattr("exequatur.policy.folder._RETRY", 0.0)
+    for _ in range(4):
+        watch.scan()
+    assert [str(error) for error in seen.refusals] == ["too many open files", "not readable"]
+    problem.clear()
+    watch.scan()
+    assert seen.names == ["old"]

@@ -27,6 +27,7 @@ def schema_with(context: str) -> str:
     ],
 )
 @pytest.mark.rule("conformance.C3")
+@pytest.mark.rule("told.O1")
 def test_a_schema_that_promises_what_is_never_told_fits_no_activity(context: str, problem: str) -> None:
     def freeze() -> None: ...
 
@@ -36,12 +37,14 @@ def test_a_schema_that_promises_what_is_never_told_fits_no_activity(context: str
 
 
 @pytest.mark.parametrize("context", ["frozen?: Bool", "worker: { id: String, build?: String }", "now: datetime"])
+@pytest.mark.rule("told.O1")
 def test_what_is_optional_may_stay_untold(context: str) -> None:
     action = read_schema(schema_with(context)).actions["freeze"]
     assert list(untold(action)) == []
 
 
 @pytest.mark.rule("conformance.C3")
+@pytest.mark.rule("told.O1")
 def test_the_question_whether_a_workflow_may_start_knows_of_no_worker() -> None:
     schema = """
         entity User; entity Workflow;
@@ -53,6 +56,7 @@ def test_the_question_whether_a_workflow_may_start_knows_of_no_worker() -> None:
     assert found.startswith("workflow.start: context.worker is required")
 
 
+@pytest.mark.rule("told.O1")
 def test_the_base_model_requires_nothing_that_is_not_told() -> None:
     actions = read_schema(base_model()).actions
     assert actions.keys() >= OWN_ACTIONS

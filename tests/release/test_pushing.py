@@ -1,5 +1,7 @@
 """What may take the place of what, in a folder, on a server and in the store."""
 
+import fcntl
+import os
 import threading
 from pathlib import Path
 
@@ -117,6 +119,20 @@ def test_many_that_push_at_once_end_at_the_newest(tmp_path: Path, team: PolicyTe
 def test_only_releases_are_kept_in_the_store(tmp_path: Path):
     with pytest.raises(PolicyError, match="keeps only releases"):
         push(place_of(f"store:{tmp_path / 'e.db'}", "policies", create=True), made())
+
+
+def test_a_folder_that_another_process_keeps_locked_is_not_waited_for_without_end(
+    tmp_path: Path, team: PolicyTeam, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("exequatur.release.directory._PATIENCE", 0.1)
+    locked = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        with pytest.raises(PolicyError, match="locked by another process"):
+            push(place_of(str(tmp_path), "policies"), team.release(made(), 1))
+    finally:
+        os.close(locked)
+    assert list(tmp_path.glob("*.bundle")) == []
 
 
 def test_a_folder_that_cannot_be_written_is_said_to_be_one(tmp_path: Path, team: PolicyTeam):

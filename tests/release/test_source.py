@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from exequatur.errors import ConfigurationError, PolicyError
+from exequatur.policy import folder as folder_module
 from exequatur.policy.folder import PolicyFolder, PolicyWatch
 from exequatur.policy.offer import Offer, PolicySource
 from exequatur.release import source as source_module
@@ -520,7 +521,7 @@ def test_what_was_refused_for_the_clock_is_looked_at_again(worker, team: PolicyT
     w.source._clock = lambda: now + 200  # type: ignore[attr-defined]
     w.look()
     assert w.in_force == "one"
-    monkeypatch.setattr(source_module, "_RETRY", 0.0)
+    monkeypatch.setattr(folder_module, "_RETRY", 0.0)
     w.look()
     assert w.in_force == "two"
 

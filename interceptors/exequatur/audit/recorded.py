@@ -227,7 +227,7 @@ def _of_record(
         # It may have been the reset of the workflow that was denied, for which no arguments are given.
         given = NoArguments("the arguments")
     return Recorded(
-        Where(claims.workflow_id or "", claims.run_id or "", claims.activity_id, record.at, "journal"),
+        Where(claims.workflow_id or "", claims.run_id or "", claims.activity_id, record.at, "journal", claims.attempt),
         entity,
         claims.activity_type,
         _resource_of(claims),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -15,6 +16,7 @@ from exequatur.errors import ConfigurationError, EvidenceError
 if TYPE_CHECKING:  # at run time when a command connects
     from temporalio.client import Client
 
+_REASON = re.compile(r'(?:message|error): "([^"]+)"')
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OPTIONS = (
     click.option("--address", envvar="TEMPORAL_ADDRESS", default="localhost:7233", show_default=True, show_envvar=True),
@@ -71,7 +73,7 @@ class Server:
             return await Client.connect(self.address, namespace=self.namespace, api_key=self.api_key, tls=tls)
         except (RuntimeError, ValueError, RPCError) as error:
             raise EvidenceError(
-                f"{self.address}: cannot connect: {error}; check --address and the TLS options"
+                f"{self.address}: cannot connect: {_why(error)}; start the server, or check --address and TLS"
             ) from error
 
 
@@ -86,6 +88,13 @@ def with_server(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(_OPTIONS):
         collected = option(collected)
     return collected
+
+
+def _why(error: Exception) -> str:
+    """What a person makes of an error of the transport, which tells of all its layers."""
+    text = str(error)
+    said = _REASON.findall(text) if "transport::Error" in text else []
+    return said[-1][:1].lower() + said[-1][1:] if said else text
 
 
 def _bytes(path: Path | None) -> bytes | None:

@@ -100,9 +100,14 @@ class ActivityInbound(ActivityInboundInterceptor):
         )
         try:
             result = await running.run(self.next, input)
-        except AuthorizationRevoked:
-            if running.revoked is None:
+        except (AuthorizationRevoked, AuthorizationUnavailable):
+            if running.revoked is None:  # the body's own
+                self._close(running, entry, "failed")
                 raise
+            if running.revoked.failure is AuthorizationUnavailable:  # [U5]
+                self._close(running, entry, "unavailable")
+                logger.warning("AuthorizationUnavailable: %s", running.revoked.reason, extra=_about(info))
+                raise self._unavailable(running.revoked.reason or "the authorization ended") from None
             raise await self._revoked(running, entry) from None
         except GrantRejected as err:
             if entry is None or err.message != CHANGED:
@@ -144,6 +149,8 @@ class ActivityInbound(ActivityInboundInterceptor):
             why = gate.unavailable()
             if why is None:
                 judgement = attempt.judge()  # F2
+                if judgement.failure is AuthorizationUnavailable:  # the release ended just now
+                    continue
                 try:
                     judgement, entry = await self._record(attempt, judgement, again=recorded)
                 except JournalError as err:
@@ -231,7 +238,8 @@ class ActivityInbound(ActivityInboundInterceptor):
     def _close(self, running: Running, entry: Entry | None, outcome: Outcome) -> None:
         """F8 for what ends without a result. Nothing may keep the original failure from being raised."""
         try:
-            self._enqueue(self._receipt(running.attempt, running.judgement, entry, outcome, running))
+            judgement = running.revoked or running.judgement
+            self._enqueue(self._receipt(running.attempt, judgement, entry, outcome, running))
         except (ExequaturError, ValueError):
             logger.exception("An attempt ended without a receipt", extra=_about(running.attempt.info))
 

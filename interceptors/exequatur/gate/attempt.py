@@ -14,6 +14,9 @@ A8  After a workflow reset, Cedar also allows the action ``workflow.reset``.
 A9  Cedar allows, strictly (rules E of :mod:`exequatur.policy.engine`).
 A10  What the activity acts on, if it names that itself, can be told from the arguments and is of the declared type.
 
+Before all of them stands U5 of :mod:`exequatur.gate.gate`: policies whose release has ended say nothing, and what they
+allowed lasts no longer than it.
+
 Verification (A2, A3, A6) depends on bytes alone and is done once; A4, A5, A8 and A9 are judged again whenever asked.
 """
 
@@ -29,7 +32,7 @@ from temporalio.activity import Info
 from temporalio.api.common.v1 import Payload
 
 from exequatur.errors import StatementError
-from exequatur.failures import AuthorizationDenied, AuthorizationFailure, GrantRejected
+from exequatur.failures import AuthorizationDenied, AuthorizationFailure, AuthorizationUnavailable, GrantRejected
 from exequatur.gate.gate import Gate
 from exequatur.gate.heartbeat import verify_details
 from exequatur.gate.wire import payloads_digest, read_activity_header
@@ -161,6 +164,8 @@ class Attempt:
         # The epoch first: a policy that is put in force between the two must not be missed later.
         epoch, policy = gate.epoch, gate.policy
         base = Judgement("none", None, None, policy.bundle.digest, policy.sequence, epoch, now)
+        if ended := policy.ended(now):  # [U5]
+            return replace(base, failure=AuthorizationUnavailable, reason=ended)
         try:
             self._verify()
             principal = self._principal()
@@ -170,6 +175,7 @@ class Attempt:
             return replace(base, failure=GrantRejected, reason=str(err))
         except Refusal as err:
             return replace(base, failure=GrantRejected, reason=err.reason)
+        until = min(until, policy.expires)  # [U5]
         facts = self._facts(now)
         entity = principal.entity()
         verdict = self.verdict(policy.bundle, entity, facts)

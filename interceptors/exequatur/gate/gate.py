@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -56,16 +57,22 @@ class InForce:
     since: float
     provenance: Provenance | None = None
 
+    @property
+    def expires(self) -> float:
+        """When its release ends, in seconds since 1970."""
+        expires = None if self.provenance is None else self.provenance.expires
+        return math.inf if expires is None else expires
+
     def ended(self, now: float) -> str | None:
         """Why it may not decide any more, or ``None`` while it may.
 
         Args:
             now: Seconds since 1970.
         """
-        expires = None if self.provenance is None else self.provenance.expires
-        if expires is None or now < expires:
+        if now < self.expires:
             return None
-        return f"the release of policy bundle {self.bundle.digest} ended {now - expires:.0f} s ago; release it again"
+        ago = now - self.expires
+        return f"the release of policy bundle {self.bundle.digest} ended {ago:.0f} s ago; release it again"
 
 
 class Gate:
@@ -110,44 +117,74 @@ class Gate:
         self.archive_revocations()
         with self._lock:
             self.epoch += 1
+        self._look_again()
+
+    def _look_again(self) -> None:
+        with self._lock:
             running = list(self.running)
         for each in running:
             each.look_again_soon()
 
-    def put_in_force(self, bundle: PolicyBundle, provenance: Provenance | None = None) -> None:
+    def put_in_force(
+        self,
+        bundle: PolicyBundle,
+        provenance: Provenance | None = None,
+        *,
+        remember: Callable[[], None] = lambda: None,
+        first: bool = False,
+    ) -> None:
         """Swap the policy bundle. Running activities are judged by it at once.
+
+        Args:
+            bundle: The bundle.
+            provenance: Who released it.
+            remember: Called once it is certain to fit, before it decides; when it raises, what was in force stays.
+            first: Nothing was decided yet by what is in force.
 
         Raises:
             PolicyError: It does not fit the activities of the running workers; what was in force stays.
         """
         with self._admitting:
-            self.admit(bundle)
+            self.admit(bundle, first=first)
+            remember()
             self.archive(bundle)
-            self.policy = InForce(bundle, self.policy.sequence + 1, self.clock(), provenance)
-        self.metrics.policy_reloaded(refused=False)
-        self.metrics.policy_in_force(bundle.digest, provenance)
+            before = self.policy
+            with self._lock:  # together, and before anything that can block or raise
+                self.policy = InForce(bundle, before.sequence + 1, self.clock(), provenance)
+                self.epoch += 1
+        self._look_again()
         logger.info(
             "Policy bundle %s is in force",
             bundle.digest,
-            extra={"bundle": bundle.digest, "sequence": self.policy.sequence},
+            extra={"bundle": bundle.digest, "sequence": before.sequence + 1},
         )
-        self._changed()
+        if bundle.digest != before.bundle.digest:
+            for warning in bundle.warnings:
+                logger.warning("Policy bundle %s: %s", bundle.digest, warning, extra={"bundle": bundle.digest})
+        self.metrics.policy_reloaded(refused=False)
+        self.metrics.policy_in_force(bundle.digest, provenance)
 
-    def admit(self, bundle: PolicyBundle) -> None:
+    def admit(
+        self, bundle: PolicyBundle, starting: Mapping[str, Callable[..., Any]] | None = None, *, first: bool = False
+    ) -> None:
         """Refuse a bundle that does not fit the activities of the running workers, before it is put in force.
+
+        Args:
+            bundle: The bundle.
+            starting: The activities of a worker that is about to run, by type.
+            first: Nothing was decided yet by what is in force.
 
         Raises:
             PolicyError: It is not fit to decide, its schema cannot be read, it lacks an activity, or it declares other
                 arguments than the code has.
         """
-        if bundle.fault:
-            raise PolicyError(f"The policies are not fit to decide: {bundle.fault}")
-        if self.policy.bundle.source.schema and not bundle.source.schema:
+        if self.policy.bundle.source.schema and not bundle.source.schema and not first:
             raise PolicyError(
                 "These policies have no schema and those in force have one; without it nothing says whether they fit "
-                "the code. Add it: exequatur policy schema"
+                "the code. Add it: exequatur policy schema --from MODULE"
             )
-        for activities in (*self._activities, {}):  # with no worker the schema is still to be readable
+        check_decidable(bundle)
+        for activities in (*self._activities, starting or {}):
             _fit(bundle, activities, "The policies do not fit the activities of a worker in this process")
 
     @contextmanager
@@ -259,6 +296,17 @@ class Gate:
         if self.journal is None:
             raise JournalError("The evidence journal is open only while a worker runs")
         return self.journal
+
+
+def check_decidable(bundle: PolicyBundle) -> None:
+    """Refuse a bundle that no worker could use, whatever its activities.
+
+    Raises:
+        PolicyError: It is not fit to decide, or its schema cannot be read.
+    """
+    if bundle.fault:
+        raise PolicyError(f"The policies are not fit to decide: {bundle.fault}")
+    _fit(bundle, {}, "The policies do not fit the gate")
 
 
 def _fit(bundle: PolicyBundle, activities: Mapping[str, Callable[..., Any]], sentence: str) -> None:

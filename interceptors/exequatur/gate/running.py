@@ -5,7 +5,8 @@ Rules, numbered as the code marks them:
 B1  The body is not entered when the authorization has gone since it was given, in whichever thread or process.
 B2  The body is not entered with other arguments than those that were judged.
 B3  In another epoch, or when an allow has lasted as long as it may, the attempt is judged again.
-B4  An attempt that is no longer allowed ends at once; its body is cancelled and a late result is discarded.
+B4  An attempt that is no longer allowed ends at once; its body is cancelled and a late result is discarded. Where that
+    is because the release of the policies has ended, it is not revoked: it may be tried again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import temporalio.activity
 import temporalio.exceptions
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput
 
-from exequatur.failures import AuthorizationRevoked, GrantRejected
+from exequatur.failures import AuthorizationFailure, AuthorizationRevoked, AuthorizationUnavailable, GrantRejected
 from exequatur.gate.attempt import ArgumentPrint, Attempt, Judgement, print_of
 from exequatur.gate.gate import Gate
 
@@ -64,6 +65,8 @@ class Running:
         self.rechecks = 0
         self.started = gate.clock()
         self.revoked: Judgement | None = None
+        self._against: Judgement | None = None
+        """The last look's judgement where it was not allowed; the event loop makes it ``revoked``."""
         self.loop = asyncio.get_running_loop()
         self._here = contextvars.copy_context()
         """The activity's context: whoever asks for another look, it is made where a clock finds this attempt."""
@@ -82,6 +85,7 @@ class Running:
 
         Raises:
             AuthorizationRevoked: The authorization ended first. ``revoked`` then says why.
+            AuthorizationUnavailable: The same, and it is not known whether it would be given again.
         """
         self._context = temporalio.activity._Context.current()
         input.fn = self._guarded(input)
@@ -101,7 +105,7 @@ class Running:
                     body.cancel(*err.args)
             if self.revoked is not None:
                 self._abandon(body)
-                raise AuthorizationRevoked(self.revoked.reason or "The authorization ended")
+                raise _ended(self.revoked)
             return body.result()
         finally:
             self._over = True
@@ -144,9 +148,7 @@ class Running:
 
     def _last_look(self, args: Sequence[Any]) -> None:
         if self.revoked is not None or not self._still_allowed():  # [B1]
-            raise AuthorizationRevoked(
-                (self.revoked and self.revoked.reason) or "The authorization ended before the activity began"
-            )
+            raise _ended(self.revoked or self._against, "The authorization ended before the activity began")
         if self.attempt.enforced and (
             self._fingerprint(args) != self._expected or not self.attempt.same_resource(args)
         ):  # [B2]
@@ -163,6 +165,7 @@ class Running:
         if allowed:
             self.judgement = judged
             return True
+        self._against = judged
         self.loop.call_soon_threadsafe(self._revoke, judged)
         return False
 
@@ -184,6 +187,7 @@ class Running:
         Raises:
             AuthorizationRevoked: The attempt is no longer allowed. Not for a process pool, where an exception would end
                 every heartbeat of the pool; there the body sees its cancellation.
+            AuthorizationUnavailable: The same, where the release of the policies has ended.
         """
         if self.revoked is None:
             now = self.loop.time()
@@ -194,7 +198,7 @@ class Running:
             if self._still_allowed():
                 return
         if not self._in_process:
-            raise AuthorizationRevoked((self.revoked and self.revoked.reason) or "The authorization ended")
+            raise _ended(self.revoked or self._against)
 
     def _revoke(self, judged: Judgement) -> None:
         """B4."""
@@ -218,6 +222,13 @@ class Running:
                 raiser.raise_in_thread(temporalio.exceptions.CancelledError)
         body.cancel("Authorization revoked")
         body.add_done_callback(_discard)
+
+
+def _ended(judged: Judgement | None, otherwise: str = "The authorization ended") -> AuthorizationFailure:
+    """What an attempt ends with: policies that are no longer in force are uncertainty, which is not a revocation."""
+    unavailable = judged is not None and judged.failure is AuthorizationUnavailable
+    kind = AuthorizationUnavailable if unavailable else AuthorizationRevoked
+    return kind((judged and judged.reason) or otherwise)
 
 
 def _discard(body: asyncio.Future[Any]) -> None:

@@ -7,10 +7,13 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
+from exequatur.errors import PolicyError
 from exequatur.gate.gate import Gate
 from exequatur.lineage.journal import Journal
 from exequatur.lineage.shipper import Shipper
@@ -50,33 +53,40 @@ class Serving:
             on_change=self._adopt,
             on_refused=gate.refuse_bundle,
             current=Offer(gate.policy.bundle, gate.policy.provenance),
+            fits=gate.admit,
         )
+        self._adopted = False
+        """Whether the source remembers what was put in force."""
         self._refreshed = policies.state()
-        self._refreshing = threading.Lock()
+        self._refresher = ThreadPoolExecutor(1, thread_name_prefix="exequatur-refresh")
+        self._refreshing: Future[None] | None = None
         self._thread: threading.Thread | None = None
         self._shipper: Shipper | None = None
         if store := gate.settings.evidence_store:
             self._shipper = Shipper(journal, store, gate.settings.ship_interval.total_seconds())
 
     async def refresh(self) -> None:
-        """Bring the policies up to date in a process that runs no worker and so does not watch them."""
+        """Bring the policies up to date in a process that runs no worker and so does not watch them.
+
+        Raises:
+            PolicyError: What this process started with cannot be remembered, and so must not decide.
+        """
         if self._workers == 0:
-            # In a thread, because the place may be slow; it goes on there when nobody waits any more.
+            await asyncio.to_thread(self.adopt)
+            # In a thread, because the place may be slow; it goes on there when nobody waits any more. All who come
+            # while it is asked share the next look, which has not begun and so sees what they have changed.
+            if self._refreshing is None or self._refreshing.running() or self._refreshing.done():
+                self._refreshing = self._refresher.submit(self._refresh)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.to_thread(self._refresh), _PATIENCE)
+                await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._refreshing)), _PATIENCE)
 
     def _refresh(self) -> None:
-        if not self._refreshing.acquire(timeout=_PATIENCE):
-            return
-        try:
-            if self._policies.state() != self._refreshed:
-                # Two looks, because editors write in pieces.
-                self._watch.scan()
-                time.sleep(_SETTLE)
-                self._watch.scan()
-                self._refreshed = self._policies.state()
-        finally:
-            self._refreshing.release()
+        if self._policies.state() != self._refreshed or self._watch.overdue():
+            # Two looks, because editors write in pieces.
+            self._watch.scan()
+            time.sleep(_SETTLE)
+            self._watch.scan()
+            self._refreshed = self._policies.state()
 
     def _adopt(self, offer: Offer) -> None:
         """Put an offer in force.
@@ -84,9 +94,49 @@ class Serving:
         Raises:
             PolicyError: It is refused.
         """
-        self._gate.admit(offer.bundle)  # before it is remembered as the newest
-        self._policies.accept(offer)
-        self._gate.put_in_force(offer.bundle, offer.provenance)
+        self._gate.put_in_force(offer.bundle, offer.provenance, remember=lambda: self._policies.accept(offer))
+        self._report()
+
+    def adopt(self) -> None:
+        """Remember what this process started with, once it is known to fit and before it decides.
+
+        Raises:
+            PolicyError: It cannot be remembered.
+        """
+        if not self._adopted:
+            with self._watch.asking:
+                if not self._adopted and self._watch.current is not None:
+                    self._policies.accept(self._watch.current)
+                    self._adopted = True
+
+    def replace_unfit(self, activities: Mapping[str, Callable[..., Any]], error: PolicyError) -> None:
+        """Put in force what fits a worker that is about to run, where what is in force does not.
+
+        That is the stable bundle beside a canary, or what was adopted before. It is asked for only where bundles are
+        released, because a folder that is being edited may be half written.
+
+        Args:
+            activities: The worker's, by type.
+            error: What does not fit.
+
+        Raises:
+            PolicyError: Nothing does.
+        """
+        first, released = not self._adopted, self._gate.policy.provenance
+        if released is None or released.key is None:
+            raise error
+        with self._watch.asking:
+            try:
+                offer = self._policies.offer(None, lambda bundle: self._gate.admit(bundle, activities, first=first))
+            except PolicyError as other:
+                raise error from other
+            if offer is None:
+                raise error
+            self._gate.put_in_force(
+                offer.bundle, offer.provenance, remember=lambda: self._policies.accept(offer), first=first
+            )
+            self._watch.current, self._adopted = offer, True
+        logger.error("%s Bundle %s, which does, is in force instead", error, offer.bundle.digest)
         self._report()
 
     def _report(self) -> None:

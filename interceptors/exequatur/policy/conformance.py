@@ -21,7 +21,7 @@ from exequatur.policy.shapes import Arguments, DictType, arguments_of
 from exequatur.policy.told import OWN_ACTIONS, untold
 from exequatur.policy.types import CedarType, Path, RecordType, SetType, written
 
-REMEDY = "run: exequatur policy schema"
+REMEDY = "run: exequatur policy schema --from MODULE"
 
 
 def unfit(bundle: PolicyBundle, activities: Mapping[str, Callable[..., Any]]) -> list[str]:

@@ -122,7 +122,8 @@ def _decide(
     if action_id is None:
         return _refusal('the action must be {"type": "Action", "id": ...} or Action::"..." without escapes')
     if not bundle.declares(action_id):  # [E9]
-        return refused(f"the schema of the policies has no action {action_id[:100]}; run: exequatur policy schema")
+        step = "run: exequatur policy schema --from MODULE"
+        return refused(f"the schema of the policies has no action {action_id[:100]}; {step}")
     reads = bundle.reads(action_id)
     contents, declared = bundle.content_reads(action_id), bundle.declared_arguments(action_id)
     fault = arguments.fault_for(reads, contents, frozenset() if declared is None else declared.optional)

@@ -11,6 +11,9 @@ from cedarpy import Entities, Schema
 from exequatur.errors import PolicyError
 from exequatur.policy.source import BundleSource
 
+#: What Cedar wants in every entity, as it is written where there is nothing to say.
+_MEMBERS = {"attrs": '"attrs": {}', "parents": '"parents": []'}
+
 Uid = tuple[str, str]
 
 ACTION_TYPE = "Action"
@@ -33,6 +36,17 @@ def uid_of(value: Any) -> Uid:
         if isinstance(kind, str) and isinstance(name, str):
             return kind, name
     raise ValueError('an entity reference must be {"type": "...", "id": "..."}')
+
+
+def missing_members(document: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return what an entity lacks of the members that Cedar asks for, and the next step; None if it has them."""
+    missing = {each: text for each, text in _MEMBERS.items() if each not in document}
+    if not missing:
+        return None
+    return (
+        f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing",
+        f"write {', '.join(missing.values())}",
+    )
 
 
 class EntityStore:
@@ -159,6 +173,8 @@ class EntityStore:
                 try:
                     Entities.from_json_str(json.dumps([document]), self._schema)
                 except ValueError as single:
+                    if lacking := missing_members(document):
+                        raise PolicyError(f"{name}: {_shown(uid)}: {lacking[0]}. {lacking[1].capitalize()}.") from None
                     raise PolicyError(f"{name}: {_shown(uid)}: {single}. Correct this entity.") from None
             raise PolicyError(f"{name}: {error}. Correct the entities.") from None
 

@@ -3,7 +3,8 @@
 Rules:
 
 W1  A changed source is loaded once it looks the same in two scans: editors write in pieces.
-W2  A bundle that is refused changes nothing: what was in force stays in force, and the refusal is reported once.
+W2  A bundle that is refused changes nothing: what was in force stays in force, and the refusal is reported once. It is
+    looked at again after a while though it has not changed: the clock may have been set, or the disk have space again.
 W3  A source that vanishes is refused like any other bad state.
 W4  The watch outlives every error.
 W5  A watch that was stopped hands nothing over, even if its source answers late.
@@ -12,18 +13,21 @@ W5  A watch that was stopped hands nothing over, even if its source answers late
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Hashable
 from pathlib import Path
 
 from exequatur.errors import PolicyError
 from exequatur.policy.bundle import PolicyBundle
-from exequatur.policy.offer import Offer, PolicySource
+from exequatur.policy.offer import Fits, Offer, PolicySource, anything
 from exequatur.policy.source import BundleSource, read_folder
 
 logger = logging.getLogger(__name__)
 
 State = tuple[tuple[str, int, int, int], ...]
 
+_RETRY = 60.0
+"""Seconds after which what was refused is looked at again."""
 _LATE = 1.0
 """Seconds that stopping waits for a source that is being asked."""
 
@@ -57,14 +61,18 @@ class PolicyFolder:
         """
         return read_folder(self.path)
 
-    def offer(self, current: Offer | None) -> Offer | None:
+    def offer(self, current: Offer | None, fits: Fits = anything) -> Offer | None:
         """Read the bundle, and parse it when it is not the one in force.
 
         Raises:
             PolicyError: It is refused.
         """
         source = self.read()
-        return None if current and current.bundle.digest == source.digest else Offer(PolicyBundle(source))
+        if current and current.bundle.digest == source.digest:
+            return None
+        bundle = PolicyBundle(source)
+        fits(bundle)
+        return Offer(bundle)
 
     def accept(self, offer: Offer) -> None:
         """Nothing need be remembered of an edit."""
@@ -93,8 +101,12 @@ class PolicyWatch:
         interval: Seconds between two scans; an edit is handed over after two to three of them.
         on_change: Called with each new bundle, in the watch's thread. A ``PolicyError`` refuses the bundle; after any
             other exception it is called again.
-        on_refused: Called once for each state of the source that is refused.
+        on_refused: Called once for each state of the source that is refused, and again when the reason is another.
         current: What is in force; without it the first bundle found is handed over.
+        fits: Refuses bundles; a source that holds several hands over another one.
+
+    Attributes:
+        asking: Held while the source is asked. Whoever else asks it holds this, and sets ``current`` to what it adopts.
     """
 
     def __init__(
@@ -105,16 +117,20 @@ class PolicyWatch:
         on_change: Callable[[Offer], None],
         on_refused: Callable[[PolicyError], None],
         current: Offer | None = None,
+        fits: Fits = anything,
     ) -> None:
         self._source = PolicyFolder(source) if isinstance(source, str | Path) else source
         self._interval = interval
         self._on_change = on_change
         self._on_refused = on_refused
-        self._current = current
+        self._fits = fits
+        self.current = current
         self._seen: Hashable = None
         self._settled: Hashable = None
+        self._refused: tuple[float, str] | None = None
+        """When what is settled was refused, and why."""
         self._stop: threading.Event | None = None
-        self._scanning = threading.Lock()
+        self.asking = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -138,11 +154,15 @@ class PolicyWatch:
         """Look at the source once, as the thread does at each interval."""
         self._scan(threading.Event())
 
+    def overdue(self) -> bool:
+        """Whether what was refused is to be looked at again."""
+        return self._refused is not None and time.monotonic() - self._refused[0] >= _RETRY
+
     def _scan(self, stop: threading.Event) -> None:
-        with self._scanning:
+        with self.asking:
             state = self._source.state()
             stable, self._seen = state == self._seen, state
-            if stable and state != self._settled:  # W1
+            if stable and (state != self._settled or self.overdue()):  # W1, W2
                 self._take(state, stop)
 
     def _run(self, stop: threading.Event) -> None:
@@ -159,17 +179,19 @@ class PolicyWatch:
                 return
             if offer is not None:
                 self._on_change(offer)
-                self._current = offer
+                self.current = offer
         except PolicyError as error:
             if not stop.is_set() and self._unchanged(state):
-                self._settled = state  # W2, W3
-                self._on_refused(error)
+                told = self._settled == state and self._refused is not None and self._refused[1] == str(error)
+                self._settled, self._refused = state, (time.monotonic(), str(error))  # W2, W3
+                if not told:
+                    self._on_refused(error)
             return
-        self._settled = state
+        self._settled, self._refused = state, None
 
     def _offer(self) -> Offer | None:
         try:
-            return self._source.offer(self._current)
+            return self._source.offer(self.current, self._fits)
         except PolicyError:
             raise
         except BaseException as error:  # [W4]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -44,6 +44,14 @@ class Offer:
     provenance: Provenance | None = None
 
 
+Fits = Callable[[PolicyBundle], None]
+"""Raises ``PolicyError`` when a bundle cannot be used here."""
+
+
+def anything(_: PolicyBundle) -> None:
+    """Every bundle fits."""
+
+
 class PolicySource(Protocol):
     """A place that policies come from. Its methods may block for as long as the place does."""
 
@@ -51,11 +59,12 @@ class PolicySource(Protocol):
         """What the place looks like; another value means that it has changed. Never raises."""
         ...
 
-    def offer(self, current: Offer | None) -> Offer | None:
+    def offer(self, current: Offer | None, fits: Fits = anything) -> Offer | None:
         """Read, verify, parse and validate what is there.
 
         Args:
             current: What is in force.
+            fits: What is offered fits, unless it is in force.
 
         Returns:
             What is to be put in force, or ``None`` when that is in force already.

@@ -21,6 +21,7 @@ _WORDS = re.compile(
 #: What Cedar says of a text that breaks off where more could have followed.
 _UNFINISHED = "unexpected end of input"
 _UNEXPECTED = re.compile(r"unexpected token `(.+?)`", re.DOTALL)
+_QUOTES = re.compile(r'\\.|"|//', re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:u\{([0-9A-Fa-f]{1,6})\}|x([0-7][0-9A-Fa-f])|(.))", re.DOTALL)
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "0": "\0", "\\": "\\", '"': '"', "'": "'", "*": "*"}
 
@@ -113,7 +114,10 @@ def parse_error_offset(text: str, parse: Callable[[str], object]) -> int | None:
         return words[-1].end if words else len(text)
     if "invalid token" in message:
         broken = bisect_left(words, True, key=lambda word: "invalid token" in (_error(parse, text[: word.end]) or ""))
-        return words[broken].start if broken < len(words) else None
+        if broken == len(words):
+            return None
+        start = words[broken].start
+        return unclosed_string(text[:start]) if words[broken].text == '"' and "\n" in text[:start] else start
     named = _UNEXPECTED.search(message)
     if named is None:
         return None
@@ -123,6 +127,31 @@ def parse_error_offset(text: str, parse: Callable[[str], object]) -> int | None:
         if any(named.group() in (_error(parse, text[: word.end] + end) or "") for end in ("", ";")):
             return word.start
     return candidates[0].start if len(candidates) == 1 else None
+
+
+def unclosed_string(text: str) -> int:
+    """Return where the string begins that is probably not ended, before a quote that ends none.
+
+    Strings hardly ever go over lines, so it is the last one of the first line with an odd number of quotes.
+
+    Args:
+        text: What stands before the quote.
+
+    Returns:
+        The offset of its quote; the text's end if no line has an odd number.
+    """
+    start = 0
+    for line in text.splitlines(keepends=True):
+        opened: int | None = None
+        for match in _QUOTES.finditer(line):
+            if match.group() == '"':
+                opened = start + match.start() if opened is None else None
+            elif match.group() == "//" and opened is None:
+                break
+        if opened is not None:
+            return opened
+        start += len(line)
+    return len(text)
 
 
 def unquoted(literal: str) -> str:

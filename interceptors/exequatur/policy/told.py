@@ -48,10 +48,10 @@ def _beyond(declared: RecordType, told: RecordType, path: Path) -> Iterator[str]
         here, ours = (*path, attribute.name), told.get(attribute.name)
         name = ".".join(here)
         if ours is None:
-            if attribute.required:
+            if attribute.required:  # [O1]
                 yield f"{name} is required, and the gate does not tell it"
         elif isinstance(ours.type, RecordType) and isinstance(attribute.type, RecordType):
             yield from _beyond(attribute.type, ours.type, here)
-        elif ours.type != attribute.type:
+        elif ours.type != attribute.type:  # [O1]
             kind = "record" if isinstance(ours.type, RecordType) else written(ours.type)
             yield f"{name} is a {kind}, and the schema declares something else"

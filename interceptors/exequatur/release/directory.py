@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from fcntl import LOCK_EX, flock
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 
 from exequatur.errors import PolicyError
 from exequatur.files import OWNER_ONLY, PUBLIC, write_whole
 from exequatur.policy.offer import Channel
 from exequatur.release.file import MAX_FILE_BYTES, SUFFIX
+
+_PATIENCE = 10.0
+"""Seconds to wait for another process that writes in the same folder."""
 
 
 def beside(name: str, channel: Channel) -> str:
@@ -108,7 +112,17 @@ def _locked(folder: Path) -> Iterator[None]:
     """The folder itself is the lock, so that nothing but bundle files need lie in it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        flock(descriptor, LOCK_EX)
+        give_up = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                flock(descriptor, LOCK_EX | LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= give_up:
+                    raise PolicyError(
+                        f"{folder} is locked by another process, which is writing there. Try again when it has ended."
+                    ) from None
+                time.sleep(0.05)
         yield
     finally:
         os.close(descriptor)

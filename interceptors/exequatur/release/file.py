@@ -39,6 +39,8 @@ MAX_RELEASES = 8
 """A stable and a canary release by each of several keys, while keys are being exchanged."""
 
 _HEAD, _MIDDLE, _TAIL = b'{"content":', b',"releases":[', b"]}"
+_MAX_TAIL = MAX_RELEASES * len('"",' + "x" * 4096)
+"""No expression is tried on more than this before a signature was looked at."""
 _RELEASES = re.compile(rb'(?:"[A-Za-z0-9_.-]{1,4096}"(?:,"[A-Za-z0-9_.-]{1,4096}")*)?')
 
 
@@ -116,7 +118,7 @@ class BundleFile:
             raise PolicyError(f"{name}: larger than {MAX_FILE_BYTES >> 20} MiB, which no bundle file is.")
         at = data.rfind(_MIDDLE)
         tail = data[at + len(_MIDDLE) : -len(_TAIL)]
-        framed = data.startswith(_HEAD) and at >= len(_HEAD) and data.endswith(_TAIL)
+        framed = len(tail) <= _MAX_TAIL and data.startswith(_HEAD) and at >= len(_HEAD) and data.endswith(_TAIL)
         if not framed or not _RELEASES.fullmatch(tail):  # [J12]
             raise PolicyError(
                 f"{name}: not a whole bundle file. Make it with `exequatur policy build`, and transfer all of it."

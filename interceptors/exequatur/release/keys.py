@@ -59,12 +59,15 @@ def read_signing_key(path: Path) -> SigningKey:
         ConfigurationError: It cannot be read, is no Ed25519 key, or others can read it.
     """
     try:
+        data = _read(path)
+        if b"PRIVATE KEY" not in data:
+            raise ConfigurationError(f"{path} is no private key; name the file {KEY_NAME} of a policy key")
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077:
             raise ConfigurationError(
                 f"{path} is open to others (mode {mode:o}); who reads it can release policies. Run: chmod go-rwx {path}"
             )
-        return SigningKey.from_pem(_read(path))
+        return SigningKey.from_pem(data)
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}; name the file {KEY_NAME} of a policy key") from None
     except ValueError as error:
@@ -81,7 +84,12 @@ def read_policy_keys(path: Path) -> TrustStore:
         ConfigurationError: It cannot be read, or holds no policy key.
     """
     try:
-        trust = TrustStore.from_jwks(_read(path), str(path))
+        data = _read(path)
+        if b"PRIVATE KEY" in data:
+            raise ConfigurationError(
+                f"{path} is the secret key, which only signs; name {KEYS_NAME}, the file of those that are trusted"
+            )
+        trust = TrustStore.from_jwks(data, str(path))
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}; name the JWK set of the policy keys") from None
     if not any(Release.typ in anchor.typ for anchor in trust):

@@ -6,6 +6,7 @@ A place has two channels: the stable bundle and, beside it, the canary. Nothing 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +20,7 @@ CHANNELS: tuple[Channel, ...] = ("stable", "canary")
 _WEB = ("http://", "https://")
 _STORE = "store:"
 _DATABASES = ("postgresql://", "postgres://", "postgresql+pg8000://", "sqlite://")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SQLITE_MAGIC = b"SQLite format 3\0"
 
 
@@ -84,13 +86,18 @@ def place_of(where: str, name: str, *, create: bool = False) -> Place:
         create: Whether a SQLite file that does not exist is made.
 
     Raises:
-        ConfigurationError: The extra that is needed is not installed, or the URL is not one.
+        ConfigurationError: The extra that is needed is not installed, or the URL is not one of these.
         PolicyError: The store cannot be opened.
     """
     if where.startswith(_WEB):
         return _web(where, name)
     if where.startswith((_STORE, *_DATABASES)) or _is_database(Path(where)):
         return _store(where.removeprefix(_STORE), name, create=create)
+    unknown = _SCHEME.match(where)
+    if unknown is not None:
+        raise ConfigurationError(
+            f"{unknown.group()[:40]} is not supported; give a folder, a file, http(s)://, postgresql:// or store:FILE"
+        )
     path = Path(where)
     return FilePlace(path / f"{name}{SUFFIX}" if path.is_dir() else path)
 

@@ -7,7 +7,7 @@ from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.offer import Channel, Provenance
 from exequatur.release.file import MAX_RELEASES, BundleFile, Contents
 from exequatur.release.pushing import newest_release
-from exequatur.release.verify import channel_of, open_released, provenance_of, verify
+from exequatur.release.verify import channel_of, newest_sequence, open_released, provenance_of, verify
 from exequatur.statements.jws import parse
 from exequatur.statements.jws import sign as signed
 from exequatur.statements.keys import Signer
@@ -47,7 +47,8 @@ def sign_bundle(
         The file with the release, and the release.
 
     Raises:
-        PolicyError: The policies do not parse or validate, or the file has a release that is as new.
+        PolicyError: The policies do not parse or validate, the file has a release that is as new, or the sequence is
+            one that no worker would take (J4).
         ConfigurationError: The issuer cannot be one.
     """
     PolicyBundle(contents.source)
@@ -56,6 +57,12 @@ def sign_bundle(
         sequence = max(int(now), last.sequence + 1 if last else 1)
     if last is not None and sequence <= last.sequence:
         raise PolicyError(f"The bundle was released as {last.sequence} before. Give a higher --sequence, or none.")
+    if sequence > newest_sequence(now):  # [J4]
+        raise PolicyError(
+            f"Sequence {sequence} is more than a day ahead of {int(now)}, the seconds since 1970; workers refuse it, "
+            "because it would shut out the releases to come. Give a lower --sequence, or none; and if the bundle was "
+            "released so high before, build it again."
+        )
     try:
         release = Release(
             iss=issuer,

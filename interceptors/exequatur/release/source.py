@@ -3,11 +3,12 @@
 With policy keys, nothing is offered that is not verified (J1 to J8 of :mod:`exequatur.release.verify`), and none of it
 is parsed before its signature was. Rules, numbered as the code marks them:
 
-J31  A canary that does not verify or parse never keeps the stable bundle from being offered, and never replaces what is
-     in force. One that has ended makes way for the stable bundle.
+J31  A canary that does not verify, parse or fit never keeps the stable bundle from being offered, and never replaces
+     what is in force. One that has ended, or whose key is no longer trusted, makes way for the stable bundle.
 J32  What is adopted from a server or a database is kept on disk. A worker that starts while the place is away, or holds
-     something bad, starts with that; it is verified again like any other file.
+     something that is bad or does not fit, starts with that; it is verified again like any other file.
 J33  The policy keys are read each time, so that a key that was taken out of the file releases nothing more.
+J34  Who follows a canary adopts the stable bundle beside it, too: an older one does not come back after it (J6).
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from exequatur.errors import ConfigurationError, PolicyError
 from exequatur.policy.bundle import PolicyBundle
-from exequatur.policy.offer import Channel, Offer, Provenance
+from exequatur.policy.offer import Channel, Fits, Offer, Provenance, anything
 from exequatur.release.directory import FilePlace
 from exequatur.release.file import BundleFile, Contents
 from exequatur.release.keys import read_policy_keys
@@ -34,10 +36,6 @@ from exequatur.statements.models import Release
 from exequatur.statements.trust import TrustStore
 
 logger = logging.getLogger("exequatur")
-
-_RETRY = 60.0
-"""Seconds after which what was refused is looked at again though it has not changed: the clock may have been set, or
-the disk have space again."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +86,6 @@ class ReleasedBundle:
         self._lock = threading.Lock()
         self._looked: float | None = None
         self._seen: Hashable = None
-        self._refused: float | None = None
-        self._retries = 0
         self._ends = math.inf
         """When the adopted release ends."""
         self._read: dict[Channel, _Candidate] = {}
@@ -108,26 +104,23 @@ class ReleasedBundle:
             if self._looked is None or now - self._looked >= self._interval:
                 self._seen = self._place.look()
                 self._looked = time.monotonic()
-            if self._refused is not None and now - self._refused >= _RETRY:
-                self._refused = None
-                self._retries += 1
-            return self._seen, _stamp(self._keys), self._retries, self._clock() >= self._ends
+            return self._seen, _stamp(self._keys), self._clock() >= self._ends
 
-    def offer(self, current: Offer | None) -> Offer | None:
+    def offer(self, current: Offer | None, fits: Fits = anything) -> Offer | None:
         """Read and verify what is there, and parse it when it is not in force.
 
         Raises:
-            PolicyError: J1 to J7; there is no stable bundle that holds.
+            PolicyError: J1 to J7; there is no stable bundle that holds and fits.
         """
         if current is None:
             self.state()
         try:
-            return self._offer(self._place, current)
+            with _refusing(str(self._place)):
+                return self._offer(self._place, current, fits)
         except PolicyError as error:
-            self._refused = time.monotonic()
             if current is not None or self._cache is None:
                 raise
-            return self._kept(self._cache, error)
+            return self._kept(self._cache, error, fits)
 
     def accept(self, offer: Offer) -> None:
         """Remember that what was offered last is adopted.
@@ -137,12 +130,17 @@ class ReleasedBundle:
         """
         channel = offer.provenance.channel if offer.provenance else "stable"
         release = self._read[channel].token.claims
-        self._marks.raise_to(release, channel)  # J21 to J23
+        self._remember(channel)
         self._ends = math.inf if release.exp is None else release.exp
+
+    def _remember(self, channel: Channel) -> None:
+        if channel == "canary":
+            self._marks.raise_to(self._read["stable"].token.claims, "stable")  # [J34]
+        self._marks.raise_to(self._read[channel].token.claims, channel)  # J21 to J23
         if self._cache is not None:
             self._keep(self._cache)
 
-    def _offer(self, place: Place, current: Offer | None) -> Offer | None:
+    def _offer(self, place: Place, current: Offer | None, fits: Fits) -> Offer | None:
         try:
             trust = read_policy_keys(self._keys)  # [J33]
         except ConfigurationError as error:
@@ -150,18 +148,23 @@ class ReleasedBundle:
         stable = self._verified(found(place, "stable"), place, "stable", trust)
         self._read = {"stable": stable}
         try:
-            canary = self._canary(place, trust, stable)
-            if canary is not None:
-                self._read["canary"] = canary
-                return _parsed(canary, place, current)
+            with _refusing(f"The canary of {place}"):
+                canary = self._canary(place, trust, stable)
+                if canary is not None:
+                    self._read["canary"] = canary
+                    offer = _parsed(canary, place, current, fits)
+                    if offer is None:
+                        self._remember("canary")  # [J34] the stable bundle beside it may be a newer one
+                    return offer
         except PolicyError as error:  # [J31]
             self._read.pop("canary", None)
             here = current.provenance if current else None
             newer = here is not None and (here.sequence or 0) > stable.token.claims.sequence
-            if here and here.channel == "canary" and newer and self._clock() < self._ends:
+            trusted = here is not None and any(anchor.kid == here.key for anchor in trust)  # [J33]
+            if here and here.channel == "canary" and newer and trusted and self._clock() < self._ends:
                 raise
             logger.warning("The canary of %s is left aside: %s", place, error)
-        return _parsed(stable, place, current)
+        return _parsed(stable, place, current, fits)
 
     def _canary(self, place: Place, trust: TrustStore, stable: _Candidate) -> _Candidate | None:
         """The canary, if there is one that this worker is to follow (J8)."""
@@ -180,12 +183,13 @@ class ReleasedBundle:
         check_order(token.claims, self._marks.get(self._name, channel), name)
         return _Candidate(file, token)
 
-    def _kept(self, cache: FilePlace, error: PolicyError) -> Offer | None:
+    def _kept(self, cache: FilePlace, error: PolicyError, fits: Fits) -> Offer | None:
         """What was adopted before, for a worker that starts while the place is away (J32)."""
         if cache.read("stable") is None:
             raise error
         try:
-            offer = self._offer(cache, None)  # [J32]
+            with _refusing(str(cache)):
+                offer = self._offer(cache, None, fits)  # [J32]
         except PolicyError as other:
             raise PolicyError(f"{error} What was adopted before cannot be used either: {other}") from None
         logger.warning("Starting with the policies that were adopted before, because of this: %s", error)
@@ -204,13 +208,26 @@ class ReleasedBundle:
             logger.warning("The adopted policies are not kept for a start without %s: %s", self._place, error)
 
 
-def _parsed(candidate: _Candidate, place: Place, current: Offer | None) -> Offer | None:
+@contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    """Whatever goes wrong with a bundle is a reason to refuse it, and to try another."""
+    try:
+        yield
+    except (PolicyError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic in Cedar's native code is not an Exception
+        raise PolicyError(f"{name} cannot be loaded: {error!r}") from error
+
+
+def _parsed(candidate: _Candidate, place: Place, current: Offer | None, fits: Fits) -> Offer | None:
     """The offer that a verified file makes, or ``None`` when it is in force."""
     contents = open_released(candidate.file, candidate.token, str(place))
-    return offered(contents, provenance_of(contents, candidate.file, candidate.token), str(place), current)
+    return offered(contents, provenance_of(contents, candidate.file, candidate.token), str(place), current, fits)
 
 
-def offered(contents: Contents, provenance: Provenance, name: str, current: Offer | None) -> Offer | None:
+def offered(
+    contents: Contents, provenance: Provenance, name: str, current: Offer | None, fits: Fits = anything
+) -> Offer | None:
     """Make an offer, and parse the policies if they are not those in force.
 
     Args:
@@ -218,14 +235,17 @@ def offered(contents: Contents, provenance: Provenance, name: str, current: Offe
         provenance: Who released it.
         name: What messages call the file.
         current: What is in force.
+        fits: Refuses policies that parse.
 
     Raises:
-        PolicyError: The policies do not parse or validate.
+        PolicyError: The policies do not parse, validate or fit.
     """
     if current is not None and current.bundle.digest == contents.source.digest:
         return None if current.provenance == provenance else Offer(current.bundle, provenance)
     try:
-        return Offer(PolicyBundle(contents.source), provenance)
+        bundle = PolicyBundle(contents.source)
+        fits(bundle)
+        return Offer(bundle, provenance)
     except PolicyError as error:
         raise PolicyError(f"{name}: {error}") from None
 

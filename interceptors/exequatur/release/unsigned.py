@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from exequatur.policy.offer import Offer
+from exequatur.policy.offer import Fits, Offer, anything
 from exequatur.release.directory import FilePlace
 from exequatur.release.file import BundleFile
 from exequatur.release.places import found
@@ -29,7 +29,7 @@ class UnverifiedBundle:
         """What the file system says about the file."""
         return self._place.look()
 
-    def offer(self, current: Offer | None) -> Offer | None:
+    def offer(self, current: Offer | None, fits: Fits = anything) -> Offer | None:
         """Read the file, and parse it when it is not in force.
 
         Raises:
@@ -38,7 +38,7 @@ class UnverifiedBundle:
         name = str(self._place)
         file = BundleFile.read(found(self._place, "stable"), name)
         contents = file.open(name)
-        return offered(contents, provenance_of(contents, file), name, current)
+        return offered(contents, provenance_of(contents, file), name, current, fits)
 
     def accept(self, offer: Offer) -> None:
         """Nothing need be remembered of what nobody released."""

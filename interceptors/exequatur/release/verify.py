@@ -7,7 +7,8 @@ J1  The file holds a release that is signed by a trusted policy key (V, T).
 J2  The release is about the very bytes of the file's content.
 J3  It is for the name that is followed, and for the channel: a canary names a share of the workers, a stable release
     does not.
-J4  It is not dated in the future, and has not ended.
+J4  It is not dated in the future, and has not ended. Its sequence is not more than a day ahead of its date in seconds
+    since 1970, which a sequence is unless given: one far ahead would shut out all releases to come.
 J5  Of several that hold, the one with the highest sequence counts.
 J6  Its sequence is not lower than one adopted before on the channel, and equal only for the same content. So an older
     bundle is not put back by restoring a file; rolling back is a release of the older content with a new sequence.
@@ -19,13 +20,27 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from exequatur.errors import PolicyError, StatementError
+from exequatur.errors import PolicyError, StatementError, UnknownKeyError
 from exequatur.policy.offer import Channel, Provenance
 from exequatur.release.file import BundleFile, Contents
 from exequatur.statements.jws import Token, check_signature, parse
 from exequatur.statements.models import Release
 from exequatur.statements.trust import TrustStore
+
+_AHEAD = 86_400
+
+
+def newest_sequence(at: float) -> int:
+    """The highest sequence that a release of this time may have (J4)."""
+    return int(at) + _AHEAD
+
+
+_TRUSTED = (
+    "Sign with a key that is trusted, or make one that is: exequatur policy keygen FOLDER --keys FILE, where FILE "
+    "holds the trusted keys"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +82,8 @@ def verify(
             token = _signed(text, trust)
             _check(token.claims, file.address, follows, channel, now, leeway)
         except StatementError as error:
-            problems.append((int(error.rule[1:]) if error.rule.startswith("J") else 0, str(error)))
+            step = f". {_TRUSTED}" if isinstance(error, UnknownKeyError) else ""
+            problems.append((int(error.rule[1:]) if error.rule.startswith("J") else 0, f"{error}{step}"))
         else:
             held.append(token)
     if not held:
@@ -85,15 +101,31 @@ def _signed(text: str, trust: TrustStore) -> Token[Release]:
 
 def _check(release: Release, address: str, follows: str, channel: Channel, now: float, leeway: float) -> None:
     if release.bundle != address:  # [J2]
-        raise StatementError("J2", "The release is about another content; the file was changed after it was signed")
+        changed = "The release is about another content; the file was changed after it was signed. Sign it again"
+        raise StatementError("J2", changed)
     if release.name != follows:  # [J3]
-        raise StatementError("J3", f"It is a release of {release.name}, and {follows} is followed (policy_name)")
+        raise StatementError(
+            "J3",
+            f"It is a release of {release.name}, and {follows} is followed. Name {release.name} with --name (a worker: "
+            "with policy_name), or build the policies under the name that is followed",
+        )
     if channel_of(release) != channel:  # [J3]
-        raise StatementError("J3", f"The release is for the {channel_of(release)} channel")
+        step = "Give --canary" if channel == "stable" else "Leave --canary out"
+        raise StatementError("J3", f"The release is for the {channel_of(release)} channel. {step}, or sign it anew")
     if now + leeway < release.iat:  # [J4]
-        raise StatementError("J4", f"The release is dated {release.iat - now:.0f} s from now; check the clocks")
+        raise StatementError("J4", f"The release is dated {_moment(release.iat)}, which is to come; check the clocks")
+    if release.sequence > newest_sequence(release.iat):  # [J4]
+        raise StatementError(
+            "J4",
+            f"The release's sequence {release.sequence} is more than a day ahead of its date in seconds since 1970, "
+            f"{int(release.iat)}; sign the bundle again without a sequence",
+        )
     if release.exp is not None and now >= release.exp:  # [J4]
-        raise StatementError("J4", f"The release ended {now - release.exp:.0f} s ago; sign the bundle again")
+        raise StatementError("J4", f"The release ended at {_moment(release.exp)}; sign the bundle again")
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def check_order(release: Release, mark: Mark | None, name: str) -> None:

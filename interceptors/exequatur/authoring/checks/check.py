@@ -81,7 +81,9 @@ def check_folder(path: str | Path) -> Checked:
         texts = {each.name: each for each in found.others}
         return Checked(tuple(sorted(found.findings, key=lambda each: each.order)), texts, 0)
     checked = check_source(found.source)
-    complete = [*checked.findings, *found.findings]
+    unread = any(each.rule == "unreadable" and each.file.endswith(".cedar") for each in found.findings)
+    # What is in a file that cannot be read may well be policies.
+    complete = [*(each for each in checked.findings if not (unread and each.rule == "no-policies")), *found.findings]
     # A worker's own refusal of a file that cannot be read says nothing more.
     texts = {**checked.texts, **{each.name: each for each in found.others}}
     return Checked(tuple(sorted(set(complete), key=lambda each: each.order)), texts, checked.policies)
@@ -105,7 +107,7 @@ def check_source(source: BundleSource) -> Checked:
     if not written:
         findings.append(about("no-policies", first, "there is no policy: everything is denied", "write a permit"))
     if source.schema is None:
-        step = "generate it: exequatur policy schema"
+        step = "generate it: exequatur policy schema --from MODULE"
         findings.append(about("no-schema", first, "without a schema nothing is compared with the activities", step))
     exempt, wrong = _exemptions(read, written, rest)
     findings = [*without_allowed(findings, exempt), *wrong]  # K4

@@ -4,22 +4,38 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import islice
 from typing import Any
 
 from cedarpy import Entities, Schema
 
-from exequatur.authoring.checks.findings import Finding, did_you_mean, finding
+from exequatur.authoring.checks.findings import MAX_NAME, Finding, did_you_mean, finding
 from exequatur.authoring.checks.texts import Text
 from exequatur.authoring.checks.world import is_action
 from exequatur.authoring.expression import reference
-from exequatur.policy.entities import Uid, uid_of
+from exequatur.policy.entities import Uid, missing_members, uid_of
 from exequatur.policy.schema import EntityDeclaration, SchemaModel
 from exequatur.policy.types import misfit
 
 _BLANK = re.compile(r"[ \t\r\n]*")
 _MAX_MESSAGE = 300
+_LIST = 'write a list: [{"uid": …, "attrs": {}, "parents": []}]'
+_JSON_FIXES = (
+    ("property name", "write names in double quotes, and no comma behind the last of them"),
+    ("expected behind the comma", "write another entity, or remove the comma"),
+    ("comma or the end", "write a comma between two entities"),
+    ("delimiter", "write what is missing before this"),
+    ("Unterminated", "end the string with a double quote"),
+    ("Expecting value", "write a value here, strings and names in double quotes"),
+    ("follows", "remove it, or put it into the list"),
+    ("escape", "write \\\\ for a backslash"),
+    ("control character", "write \\n for the end of a line"),
+)
 #: Entities that are looked at one by one once Cedar refuses the file; more findings help nobody.
 _MAX_FINDINGS = 200
+#: Names that a misspelt one is compared with.
+_MAX_COMPARED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +63,11 @@ def read(
     try:
         located = list(_elements(file.text))
     except json.JSONDecodeError as error:
-        return None, [finding("entities", file, error.pos, error.pos + 1, f"this is not JSON: {error.msg}")]
+        return None, [_no_json(file, error)]
     except RecursionError:
-        return None, [finding("entities", file, 0, 1, "the JSON is nested too deeply")]
+        return None, [finding("entities", file, 0, 1, "the JSON is nested too deeply", _LIST)]
     except ValueError as error:
-        return None, [
-            finding("entities", file, 0, 1, str(error), 'write a list: [{"uid": …, "attrs": {}, "parents": []}]')
-        ]
+        return None, [finding("entities", file, 0, 1, str(error), _LIST)]
     sound: dict[Uid, Located] = {}
     findings: list[Finding] = []
     for each in located:
@@ -69,7 +83,16 @@ def read(
         else:
             sound[uid] = each
     findings += _refused(file, sound, schema, model)
+    findings += islice(_unknown_parents(file, sound), _MAX_FINDINGS)
     return [each.document for each in sound.values()], findings[:_MAX_FINDINGS]
+
+
+def _no_json(file: Text, error: json.JSONDecodeError) -> Finding:
+    if not file.text.strip():
+        fix = f"write [] if there are none, else {_LIST.removeprefix('write ')}"
+        return finding("entities", file, 0, 1, "this is not JSON: the file is empty", fix)
+    fix = next((fix for part, fix in _JSON_FIXES if part in error.msg), _LIST)
+    return finding("entities", file, error.pos, error.pos + 1, f"this is not JSON: {error.msg}", fix)
 
 
 def _elements(text: str) -> Iterator[Located]:
@@ -110,7 +133,7 @@ def _shapeless(document: Any) -> tuple[str, str]:
     try:
         uid_of(document["uid"])
     except ValueError as error:
-        return str(error), ""
+        return str(error), 'write "uid": {"type": "…", "id": "…"}'
     return "a parent is no entity", 'write each as {"type": "…", "id": "…"}'
 
 
@@ -160,6 +183,10 @@ def _explained(uid: Uid, document: Mapping[str, Any], model: SchemaModel | None)
     name = reference(*uid)
     if not isinstance(document.get("attrs", {}), Mapping):
         return "attrs", f"the attrs of {name} are no object", 'write "attrs": {}'
+    if not isinstance(document.get("parents", []), list):
+        return "parents", f"the parents of {name} are no list", 'write "parents": []'
+    if (lacking := missing_members(document)) is not None:
+        return None, f"{name}: {lacking[0]}", lacking[1]
     if model is None or is_action(uid[0]):
         return None, "", ""
     declared = model.entities.get(uid[0])
@@ -196,6 +223,28 @@ def _parents(name: str, document: Mapping[str, Any], declared: EntityDeclaration
             allowed = ", ".join(declared.parents) or "nothing"
             return own, f"{name} cannot be in {reference(kind, own)}", f"by the schema it can be in {allowed}"
     return None
+
+
+def _unknown_parents(file: Text, sound: Mapping[Uid, Located]) -> Iterator[Finding]:
+    """Parents that are not there, although others of their type are."""
+    known: dict[str, list[str]] = {}
+    for kind, name in sound:
+        known.setdefault(kind, []).append(name)
+    for uid, each in sound.items():
+        for parent in map(uid_of, each.document.get("parents", [])):
+            if parent in sound or parent[0] not in known or is_action(parent[0]):
+                continue  # Entities of a type that the file does not have come with grants.
+            close = get_close_matches(parent[1][:MAX_NAME], known[parent[0]][:_MAX_COMPARED], 1)
+            quoted = json.dumps(parent[1], ensure_ascii=False)
+            start = file.text.rfind(quoted, each.start, each.end)
+            yield finding(
+                "role-unknown",
+                file,
+                start if start >= 0 else each.start,
+                start + len(quoted) if start >= 0 else each.end,
+                f"{reference(*uid)[:80]} is in {reference(*parent)[:80]}, which is not in this file",
+                f"did you mean {reference(parent[0], close[0])}?" if close else "add it, or remove this parent",
+            )
 
 
 def _circle(sound: Mapping[Uid, Located]) -> list[Uid]:

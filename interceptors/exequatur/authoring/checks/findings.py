@@ -67,9 +67,23 @@ _ALL = (
     Rule("shadowed", "warning", "A policy that another one makes superfluous.", True),
     Rule("missing-id", "warning", "A policy without @id: denials and receipts name it by its position.", True),
     Rule("template", "warning", "A template: it is never linked and decides nothing.", True),
-    Rule("role-unknown", "warning", "A policy names a role or group that entities.json does not have.", True),
+    Rule(
+        "unknown-annotation",
+        "warning",
+        "An annotation that is almost @id, @reason, @ttl or @approval, and has no effect. Others are free.",
+        True,
+    ),
+    Rule(
+        "role-unknown",
+        "warning",
+        "A policy, or an entity as its parent, names a role or group that entities.json does not have.",
+        True,
+    ),
     Rule("unused-action", "warning", "No permit can apply to an action: nobody can ever run it."),
     Rule("no-schema", "warning", "Without a schema nothing can be compared with the activities."),
+    Rule(
+        "schema-outdated", "warning", "The schema does not have what model.cedarschema declares, or has it otherwise."
+    ),
     Rule("no-policies", "warning", "Without policies everything is denied. An error where there is no *.cedar file."),
     Rule("file-ignored", "warning", "A file that looks like a part of the bundle and is not read."),
     Rule("unknown-rule", "warning", "A comment allows a rule that does not exist, or that cannot be allowed."),
@@ -165,6 +179,20 @@ def did_you_mean(written: str, known: Iterable[str]) -> str:
         return f"did you mean {close[0]}?"
     some = ", ".join(known[:8]) + (", …" if len(known) > 8 else "")
     return f"there is {some}" if some else ""
+
+
+def is_slip_of(written: str, name: str) -> bool:
+    """Tell whether a name is another one with a letter too many, too few, changed or swapped, or in another case."""
+    written = written[:MAX_NAME]
+    if written.lower() == name.lower():
+        return written != name
+    # Of two letters, too many words are one letter away.
+    return len(name) > 2 and not _shortened(written.lower()).isdisjoint(_shortened(name.lower()))
+
+
+def _shortened(name: str) -> set[str]:
+    """A name, and what it is without one of its letters."""
+    return {name, *(name[:index] + name[index + 1 :] for index in range(len(name)))}
 
 
 def without_allowed(findings: Iterable[Finding], exempt: Mapping[tuple[str, str], frozenset[str]]) -> Iterator[Finding]:

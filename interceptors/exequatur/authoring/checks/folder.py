@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from exequatur.authoring.checks import schemas
-from exequatur.authoring.checks.findings import Finding, whole_file
+from exequatur.authoring.checks.findings import Finding, is_slip_of, whole_file
 from exequatur.authoring.checks.texts import Text
 from exequatur.errors import PolicyError
 from exequatur.policy.source import ENTITIES_NAME, MAX_BUNDLE_BYTES, SCHEMA_NAMES, BundleSource, SourceFile
@@ -13,6 +13,7 @@ from exequatur.policy.source import ENTITIES_NAME, MAX_BUNDLE_BYTES, SCHEMA_NAME
 #: The user's part of the schema, from which ``policy schema`` generates the whole.
 FRAGMENT_NAME = "model.cedarschema"
 TESTS_NAME = "tests"
+_TESTS = (".yaml", ".yml", ".json")
 #: Files of subfolders that are looked for policies; a folder that has more is something else.
 _MAX_VISITED = 10_000
 
@@ -68,6 +69,8 @@ def read(path: Path) -> Folder:
         text = Text(files[FRAGMENT_NAME].name, files[FRAGMENT_NAME].text)
         folder.others.append(text)
         folder.findings += schemas.fragment(text)
+        if present and present[0] in files:
+            folder.findings += schemas.outdated(text, Text(files[present[0]].name, files[present[0]].text))
     if not cedar:
         empty = "there is no *.cedar file: a worker refuses the folder"
         folder.findings.append(
@@ -113,6 +116,24 @@ def _read(path: Path, limit: int) -> SourceFile | Finding:
         )
 
 
+def _ignored_tests(path: Path, names: list[str]) -> Iterator[Finding]:
+    """Files that somebody may take for tests of the policies."""
+    for name in names:
+        inner = path / name
+        if name.lower() not in (TESTS_NAME, "test") or not inner.is_dir() or inner.is_symlink():
+            continue
+        files = [each for each in sorted(inner.glob("*"))[:_MAX_VISITED] if not each.name.startswith(".")]
+        tests = [each for each in files if each.suffix in _TESTS]
+        if name != TESTS_NAME and tests:
+            step = f"rename the folder to {TESTS_NAME}"
+            yield whole_file("file-ignored", str(inner), "the tests in this folder are not run", step)
+        elif name == TESTS_NAME:
+            for each in files:
+                if each not in tests and any(suffix in each.name.lower() for suffix in _TESTS[:2]):
+                    step = "rename it so that it ends in .yaml, or move it away"
+                    yield whole_file("file-ignored", str(each), "this test is not run", step)
+
+
 def _ignored(path: Path, names: list[str]) -> Iterator[Finding]:
     """Files that somebody may take for a part of the bundle."""
     read_names = {*SCHEMA_NAMES, ENTITIES_NAME, FRAGMENT_NAME}
@@ -125,13 +146,17 @@ def _ignored(path: Path, names: list[str]) -> Iterator[Finding]:
         elif lowered.endswith((".cedarschema", ".cedarschema.json")):
             step = f"rename it to {SCHEMA_NAMES[0]}, or to {FRAGMENT_NAME} if it is your part of it"
             yield whole_file("file-ignored", str(path / name), "this schema is not read", step)
-        elif ".cedar" in lowered or lowered.endswith(".policy"):
+        elif ".cedar" in lowered or lowered.endswith(".policy") or is_slip_of(Path(lowered).suffix[1:], "cedar"):
             step = "rename it so that it ends in .cedar, or move it away"
             yield whole_file("file-ignored", str(path / name), "these policies are not read", step)
         elif lowered.endswith(".json") and "entit" in lowered:
             yield whole_file(
                 "file-ignored", str(path / name), "these entities are not read", "merge it into entities.json"
             )
+        elif lowered.startswith("entit"):
+            step = f"write them as JSON into {ENTITIES_NAME}"
+            yield whole_file("file-ignored", str(path / name), "these entities are not read", step)
+    yield from _ignored_tests(path, names)
     visited = 0
     for name in names:
         inner = path / name

@@ -7,7 +7,7 @@ from typing import Any
 
 from cedarpy import pst
 
-from exequatur.authoring.checks.findings import Finding, did_you_mean
+from exequatur.authoring.checks.findings import Finding, did_you_mean, is_slip_of
 from exequatur.authoring.checks.folding import Constant, contradiction
 from exequatur.authoring.checks.guards import Guards
 from exequatur.authoring.checks.locate import Span, accesses
@@ -21,6 +21,8 @@ from exequatur.policy.syntax import unquoted
 
 #: As the bundle reads it.
 _TTL = re.compile(r"[1-9][0-9]{0,6}[smh]")
+#: Annotations that the gate reads; others are the author's own.
+_ANNOTATIONS = ("id", "reason", "ttl", "approval")
 _ARITHMETIC = frozenset({"add", "sub", "mul", "neg"})
 _EXTENSIONS = frozenset({"decimal", "ip", "datetime", "duration"})
 #: Facts that the gate counts; they stay far below 64 bits.
@@ -71,6 +73,18 @@ def _missing_id(policy: ReadPolicy, _: World, __: Mapping[Part, Constant]) -> It
             'write @id("…") above it',
             at=(start, policy.written.words[0].end),
         )
+
+
+def _unknown_annotation(policy: ReadPolicy, _: World, __: Mapping[Part, Constant]) -> Iterator[Finding]:
+    for written_name in sorted(policy.node.annotations.keys() - set(_ANNOTATIONS)):
+        meant = next((each for each in _ANNOTATIONS if is_slip_of(written_name, each)), None)
+        if meant is not None:
+            yield policy.found(
+                "unknown-annotation",
+                f"@{written_name[:_MAX_SHOWN]} has no effect",
+                f"did you mean @{meant}?",
+                at=_annotation_name(policy, written_name),
+            )
 
 
 def _ttl(policy: ReadPolicy, _: World, __: Mapping[Part, Constant]) -> Iterator[Finding]:
@@ -217,10 +231,14 @@ def _unknown_has(policy: ReadPolicy, world: World, _: Mapping[Part, Constant]) -
                 continue
             argument = variable == "context" and path[:1] == ("args",)
             whole = ".".join((variable, *path))
+            args = world.records(policy.node, variable, ("args",)) if (variable, path) == ("context", ()) else ()
+            left_out = any(each.get(name) for each in args)
             yield policy.found(
                 "unknown-argument" if argument else "type",
                 f"{whole[:_MAX_SHOWN]} never has {name[:_MAX_SHOWN]}",
-                did_you_mean(name, [known.name for each in records for known in each.attributes]),
+                f"write context.args has {name[:_MAX_SHOWN]}"
+                if left_out
+                else did_you_mean(name, [known.name for each in records for known in each.attributes]),
                 at=_has_place(policy, name) or policy.span_of(place),
             )
 
@@ -283,6 +301,7 @@ def _role_unknown(policy: ReadPolicy, world: World, _: Mapping[Part, Constant]) 
 _LINTS: Sequence[Lint] = (
     _template,
     _missing_id,
+    _unknown_annotation,
     _ttl,
     _approval,
     _unrestricted,
@@ -324,6 +343,14 @@ def _has_place(policy: ReadPolicy, name: str) -> Span | None:
     for index, word in enumerate(words[1:], 1):
         value = unquoted(word.text) if word.kind == "string" else word.text
         if value == name and words[index - 1].text == "has":
+            return word.start, word.end
+    return None
+
+
+def _annotation_name(policy: ReadPolicy, name: str) -> Span | None:
+    words = policy.written.words
+    for index, word in enumerate(words[1:], 1):
+        if word.text == name and words[index - 1].text == "@":
             return word.start, word.end
     return None
 

@@ -1,5 +1,6 @@
 """Policies, one by one: which Cedar can parse, and what is wrong with the others."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,7 +14,7 @@ from exequatur.authoring.checks.locate import Condition, Span, annotation, condi
 from exequatur.authoring.checks.texts import Text, WrittenPolicy
 from exequatur.authoring.expression import Part, parts_of
 from exequatur.policy.nesting import too_deep
-from exequatur.policy.syntax import parse_error_offset
+from exequatur.policy.syntax import Token, parse_error_offset
 
 _FUNCTIONS = ("decimal", "datetime", "duration", "ip")
 _METHODS = (
@@ -42,6 +43,16 @@ _METHODS = (
     "toHours",
     "toDays",
 )
+_VARIABLES = ("principal", "action", "resource", "context")
+_COMPARED = {
+    "<": "lessThan",
+    "<=": "lessThanOrEqual",
+    ">": "greaterThan",
+    ">=": "greaterThanOrEqual",
+    "==": "",
+    "!=": "",
+}
+_NO_MEMBERS = re.compile(r"`(\w+)` has no fields or methods")
 #: What a policy can end with, before its semicolon.
 _ENDS = frozenset({")", "}"})
 _WRITE_INSTEAD = {
@@ -228,7 +239,7 @@ def _refused(policy: WrittenPolicy, source: str, message: str, name: str) -> Fin
         start = policy.start + offset
         index = next((i for i, word in enumerate(words) if word.start >= start), len(words))
         end = words[index].end if index < len(words) else start
-        fix = _syntax_fix(policy, index)
+        fix = _syntax_fix(policy, index, message)
     else:
 
         def complains(text: str) -> bool:
@@ -243,7 +254,7 @@ def _refused(policy: WrittenPolicy, source: str, message: str, name: str) -> Fin
     return finding("syntax", policy.file, start, end, message[:_MAX_MESSAGE], fix, policy=name)
 
 
-def _syntax_fix(policy: WrittenPolicy, index: int) -> str:
+def _syntax_fix(policy: WrittenPolicy, index: int, message: str) -> str:
     words = policy.words
     texts = [word.text for word in words[max(0, index - 2) : index + 1]]
     if index >= len(words):
@@ -252,7 +263,41 @@ def _syntax_fix(policy: WrittenPolicy, index: int) -> str:
     begins = len(texts) == 3 and texts[1] in ("permit", "forbid") and texts[2] == "(" and texts[0] in _ENDS
     if begins or (len(texts) > 1 and texts[-1] == "@" and texts[-2] in _ENDS):
         return "end the policy before with a semicolon"
-    return _WRITE_INSTEAD.get(texts[-1], "write: permit (principal, action, resource) when { … };")
+    if "invalid token" in message and words[index].text.startswith('"'):
+        return _WRITE_INSTEAD['"']
+    return (
+        _fraction_fix(words, index)
+        or _comma_fix(words, index)
+        or _WRITE_INSTEAD.get(texts[-1], "write: permit (principal, action, resource) when { … };")
+    )
+
+
+def _fraction_fix(words: Sequence[Token], index: int) -> str:
+    """The next step where somebody wrote a number with a fraction; empty elsewhere."""
+    texts = [word.text for word in words[max(0, index - 5) : index + 1]]
+    if len(texts) < 3 or words[index].kind != "number" or words[index - 2].kind != "number" or texts[-2] != ".":
+        return ""
+    number, before = f"{texts[-3]}.{texts[-1]}", texts[:-3]
+    if before[-1:] == ["-"] and before[-2:-1] and before[-2] in {*_COMPARED, "("}:
+        number, before = f"-{number}", before[:-1]
+    method = _COMPARED.get(before[-1]) if before else None
+    written = f'decimal("{number}")'
+    if before[-1:] == ["=="] or before[-1:] == ["!="]:
+        written = f"{before[-1]} {written}"
+    elif method:
+        written = f".{method}({written})"
+    return f"Cedar has no fractions: write {written}"
+
+
+def _comma_fix(words: Sequence[Token], index: int) -> str:
+    """The next step where the scope lacks a comma; empty elsewhere."""
+    word, before = words[index], words[index - 1] if index else words[index]
+    texts = [each.text for each in words[:index]]
+    in_scope = "(" in texts and "{" not in texts and texts.count("(") == texts.count(")") + 1
+    ends = before.kind in ("name", "string") or before.text == "]"
+    if in_scope and ends and word.text in ("action", "resource") and before.text not in ("in", "is"):
+        return f"a comma is missing before {word.text}"
+    return ""
 
 
 def _meaning_fix(written: str, message: str) -> str:
@@ -261,8 +306,11 @@ def _meaning_fix(written: str, message: str) -> str:
         close = get_close_matches(written, known, 1)
         return f"did you mean {close[0]}?" if close else f"there is {', '.join(known[:8])}"
     if "invalid variable" in message:
-        close = get_close_matches(written, ("principal", "action", "resource", "context"), 1)
+        close = get_close_matches(written, _VARIABLES, 1)
         return f"did you mean {close[0]}?" if close else 'write a string as "…", an argument as context.args.…'
+    if unknown := _NO_MEMBERS.search(message):
+        close = get_close_matches(unknown.group(1), _VARIABLES, 1)
+        return f"did you mean {close[0]}?" if close else "write an argument as context.args.…"
     if "is a method" in message:
         return f"write it behind a value: ….{written}(…)"
     return next((fix for part, fix in _FIXES if part in message), "")

@@ -1,6 +1,7 @@
 """What is wrong with a schema, and where."""
 
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
@@ -10,7 +11,7 @@ from cedarpy import Schema
 from exequatur.authoring.checks.findings import Finding, finding
 from exequatur.authoring.checks.texts import Text
 from exequatur.errors import PolicyError
-from exequatur.policy.declarations import declared_names
+from exequatur.policy.declarations import declared_names, read_declarations
 from exequatur.policy.nesting import too_deep
 from exequatur.policy.schema import SchemaModel, read_schema
 from exequatur.policy.syntax import Token, parse_error_offset, unquoted
@@ -72,11 +73,47 @@ def fragment(file: Text) -> Iterator[Finding]:
         yield _own_error(file, str(error))
 
 
+def outdated(own: Text, schema: Text) -> Iterator[Finding]:
+    """Compare a fragment with the schema that was generated with it.
+
+    Args:
+        own: The fragment, which can be read.
+        schema: The schema.
+    """
+    if schema.text.lstrip().startswith("{"):
+        return  # In JSON the same declaration is another text.
+    try:
+        declared, there = (read_declarations(each.text, each.name) for each in (own, schema))
+    except PolicyError:
+        return
+    known = {names: _without_blanks(schema, start, end) for names, start, end in there.spans}
+    for names, start, end in declared.spans:
+        said = known.get(names)
+        if said == _without_blanks(own, start, end):
+            continue
+        problem = "is not in the schema" if said is None else "is otherwise in the schema"
+        yield finding(
+            "schema-outdated",
+            own,
+            start,
+            end,
+            f"{', '.join(names)[:80]} {problem}",
+            "run: exequatur policy schema --from MODULE",
+        )
+
+
+def _without_blanks(file: Text, start: int, end: int) -> list[str]:
+    first = bisect_left(file.words, start, key=lambda word: word.start)
+    last = bisect_left(file.words, end, key=lambda word: word.start)
+    return [word.text for word in file.words[first:last]]
+
+
 def _error(file: Text, message: str) -> Iterator[Finding]:
     offset = parse_error_offset(file.text, Schema.from_str)
     if offset is not None:
         word = next((each for each in file.words if each.start >= offset), None)
-        yield finding("schema", file, offset, word.end if word else offset, message[:_MAX_MESSAGE])
+        fix = _syntax_fix(file, word)
+        yield finding("schema", file, offset, word.end if word else offset, message[:_MAX_MESSAGE], fix)
         return
     if match := _UNRESOLVED.match(message):
         for name in match.group(1).split(", "):
@@ -99,7 +136,34 @@ def _error(file: Text, message: str) -> Iterator[Finding]:
     elif "duplicate" in message and len(words) > 1:
         yield _at(file, words[1], message[:_MAX_MESSAGE], "remove one of the two")
     else:
-        yield _at(file, next(iter(declaring or words), None), message[:_MAX_MESSAGE], "")
+        step = "correct this declaration"
+        yield _at(file, next(iter(declaring or words), None), message[:_MAX_MESSAGE], step)
+
+
+def _syntax_fix(file: Text, word: Token | None) -> str:
+    """The next step where Cedar meets a word that it does not expect, or the end of the text."""
+    if word is None:
+        closed = bool(file.words) and sum((each.text == "{") - (each.text == "}") for each in file.words) <= 0
+        return "end the declaration with a semicolon" if closed else "close what is open, and end it with a semicolon"
+    if word.text in ("permit", "forbid"):
+        return "write policies into a file that ends in .cedar"
+    if word.text == '"':
+        return "end the string with a double quote"
+    index = _index(file, word)
+    before = [each.text for each in file.words[max(0, index - 2) : index]]
+    if before and word.kind == "string" and before[-1] in ("entity", "type", "namespace"):
+        return "write the name without quotes"
+    if before and word.text in _DECLARING and before[-1] != ";":
+        return "end the declaration before with a semicolon"
+    if len(before) == 2 and word.kind == "name" and _is_id(file.words[index - 1]) and before[0] in ("{", ","):
+        return f"a colon is missing before {word.text[:80]}"
+    if len(before) == 2 and _is_id(word) and (_is_id(file.words[index - 1]) or before[-1] in ("]", "}", ">")):
+        return f"a comma is missing before {word.text[:80]}"
+    return "a declaration is: entity NAME …; type NAME = …; action NAME …; each with its semicolon"
+
+
+def _is_id(word: Token) -> bool:
+    return word.kind in ("name", "string")
 
 
 def _unresolved(file: Text, name: str) -> Finding:
@@ -123,22 +187,25 @@ def _json_error(file: Text, message: str) -> Iterator[Finding]:
     place = _JSON_PLACE.search(message)
     if place is not None:
         offset = file.offset(int(place.group(1)), int(place.group(2)))
-        yield finding("schema", file, offset, offset + 1, message[: place.start()][:_MAX_MESSAGE])
+        said = message[: place.start()][:_MAX_MESSAGE]
+        fix = "declare it, as in the JSON schema format" if "missing field" in said else "correct the JSON here"
+        yield finding("schema", file, offset, offset + 1, said, fix)
         return
     named = re.search(r"types?: ([\w:]+)", message) or _NAMED.search(message)
     offset = file.text.find(f'"{named.group(1)}"') if named else -1
     width = len(named.group(1)) + 2 if named else 1
-    yield finding("schema", file, max(offset, 0), max(offset, 0) + width, message[:_MAX_MESSAGE])
+    yield finding("schema", file, max(offset, 0), max(offset, 0) + width, message[:_MAX_MESSAGE], "correct it")
 
 
 def _own_error(file: Text, message: str) -> Finding:
     """An error of this package's reader, which says the place itself."""
     place = _OWN_PLACE.search(message)
     if place is None:
-        return finding("schema", file, 0, 0, message[:_MAX_MESSAGE].rstrip("."))
+        return finding("schema", file, 0, 0, message[:_MAX_MESSAGE].rstrip("."), "correct the schema")
     offset = file.offset(int(place.group(1)), int(place.group(2)))
     word = next((each for each in file.words if each.start >= offset), None)
-    return finding("schema", file, offset, word.end if word else offset, place.group(3)[:_MAX_MESSAGE])
+    said = place.group(3)[:_MAX_MESSAGE]
+    return finding("schema", file, offset, word.end if word else offset, said, _syntax_fix(file, word))
 
 
 def _twice(file: Text, model: SchemaModel) -> Iterator[Finding]:

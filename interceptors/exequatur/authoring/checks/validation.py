@@ -125,11 +125,19 @@ class Validation:
         known = self._members(names, match.group(3), complaint.actions)
         rule = "unknown-argument" if match.group(3) is None and names[:1] == ("args",) else "type"
         fix = did_you_mean(names[-1], known) if names else ""
+        argument = self._argument(names, match.group(3), complaint.actions)
         covered = {reference(*uid) for uid in self._world.covered(policy.node.action)}
         if complaint.actions and covered - set(complaint.actions):
             fix = "other actions in the scope have it: name those alone" + (f"; {fix}" if fix else "")
+        fix = argument or fix
         what = f"{of.removeprefix(' of ')} has no argument {'.'.join(names[1:])[:80]}" if rule != "type" and of else ""
         return policy.found(rule, what or f"there is no attribute {path[:80]} {where}{of}", fix, at=place, binding=True)
+
+    def _argument(self, names: tuple[str, ...], entity: str | None, actions: Sequence[str]) -> str:
+        """The next step where ``args`` was left out of the way to an argument; empty elsewhere."""
+        if entity is None and names and names[0] in self._members(("args", names[0]), None, actions):
+            return f"write context.args.{names[0]}"
+        return ""
 
     def _members(self, names: tuple[str, ...], entity: str | None, actions: Sequence[str]) -> list[str]:
         """The names that stand where one does not exist."""

@@ -9,8 +9,10 @@ G4  The text is a schema that Cedar and this package read, or there is none.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -160,6 +162,21 @@ class _Composer:
                         f"{owner}: {_dotted(path)} is a dict; policies can read those of its keys that {FRAGMENT_NAME} "
                         f"declares, for example: type {dict_name} = {{ key?: {values} }};"
                     )
+
+        yield from self._unused_types()
+
+    def _unused_types(self) -> Iterator[str]:
+        """Types of the fragment that are probably meant for a dict and are that of none."""
+        dicts = {dict_name for dict_name, _, _, _ in self._dicts.values()}
+        words = Counter(token.text for token in tokens(self._own.text))
+        for each in self._own.types:
+            local = each.name.rpartition("::")[2]
+            if each.name in dicts or words[local] > 1 or any(each.name in names for names, _, _ in self._base.spans):
+                continue
+            close = get_close_matches(each.name, sorted(dicts), 1)
+            step = f"did you mean {close[0]}?" if close else "remove it, or use it"
+            where = self._place(each.offset)
+            yield f"{where}: no dict of an activity has the type {each.name}, and nothing uses it; {step}"
 
     def check_dicts(self, model: SchemaModel) -> None:
         """Refuse keys of a dict that are declared in another way than its values are.

@@ -20,6 +20,7 @@ class Where:
         activity_id: Empty for the start of a workflow.
         at: Seconds since 1970.
         source: What it was read from: ``journal`` or ``history``.
+        attempt: Of the activity, from 1.
     """
 
     workflow_id: str
@@ -27,6 +28,7 @@ class Where:
     activity_id: str
     at: float
     source: str
+    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
+from exequatur.audit.wording import shown
 from exequatur.errors import ConfigurationError, PolicyError
 from exequatur.statements.encoding import strict_json
 
@@ -105,22 +108,49 @@ def principal_of(
     Raises:
         PolicyError: An attribute has another form.
     """
+    from exequatur.authoring.checks.findings import did_you_mean
+    from exequatur.authoring.checks.folder import FRAGMENT_NAME
     from exequatur.policy.types import STRING
 
     declared: Mapping[str, Any] = {}
+    modelled = False
     kind = (entity_of("principal", principal) or {})["type"]
     if bundle.model is not None and kind in bundle.model.entities:
+        modelled = True
         declared = {each.name: each.type for each in bundle.model.entities[kind].attributes.attributes}
     attrs: dict[str, Any] = {}
     for text in attributes:
         name, found, value = text.partition("=")
         if not found or not name:
             raise PolicyError(f"--attr {text[:60]}: write it as NAME=VALUE, for example region=emea.")
-        if declared and name not in declared:
-            raise PolicyError(f"--attr {name[:60]}: {kind} has {', '.join(sorted(declared)) or 'no attributes'}.")
+        if modelled and name not in declared:
+            step = did_you_mean(name, declared) or f"declare them in {FRAGMENT_NAME}"
+            raise PolicyError(
+                f"--attr {name[:60]}: {kind} has no {'such attribute' if declared else 'attributes'}; {step}"
+            )
         # What is declared a string is not to be written in quotes.
         attrs[name] = value if declared.get(name) == STRING else _value(value)
+    _note_unknown(bundle, parents)
     return {"uid": principal, "parents": list(parents), "attrs": attrs}
+
+
+def _note_unknown(bundle: PolicyBundle, parents: tuple[str, ...]) -> None:
+    """Say which parents the entities do not have, although they have others of that type."""
+    from exequatur.authoring.checks.findings import did_you_mean
+    from exequatur.authoring.expression import reference
+    from exequatur.policy import values
+    from exequatur.policy.entities import uid_of
+
+    known = {uid_of(each["uid"]) for each in bundle.source.entity_documents} if parents else set()
+    for text in parents:
+        try:
+            uid = values.entity_of(text)
+        except ValueError:
+            continue  # It is refused where it is used.
+        beside = [reference(*each) for each in known if each[0] == uid[0]]
+        if beside and uid not in known:
+            step = did_you_mean(reference(*uid), beside)
+            click.echo(shown(f"note: the entities have no {reference(*uid)[:80]}; {step}"), err=True)
 
 
 def _value(text: str) -> Any:

@@ -45,11 +45,15 @@ def build(
     from exequatur.release.file import build as built
     from exequatur.release.file import manifest_of
 
+    source = read_folder(folder)
     if not author:
         raise ConfigurationError("Nobody answers for the bundle; give --author, or set GIT_AUTHOR_NAME")
     manifest = manifest_of({"name": name, "version": version, "author": author, "time": _time(moment)})
-    file, bundle = built(read_folder(folder), manifest)
-    path = output or Path(f"{name}.bundle")
+    path = writable(output or Path(f"{name}.bundle"))
+    try:
+        file, bundle = built(source, manifest)
+    except PolicyError as error:
+        raise PolicyError(f"{error} `exequatur policy check {folder}` says more.") from None
     write_whole(path, file.to_bytes(), PUBLIC)
     if as_json:
         _echo_json({"file": str(path), "address": file.address, "digest": bundle.digest, "warnings": bundle.warnings})
@@ -73,8 +77,11 @@ def keygen(folder: Path, issuer: str, keys: Path | None) -> None:
     from exequatur.release.keys import KEY_NAME, KEYS_NAME, make_key
 
     trusted = keys or folder / KEYS_NAME
+    new = keys is not None and not trusted.exists()
     key = make_key(folder, trusted, issuer)
     click.echo(f"{folder / KEY_NAME}: signs, keep it secret\n{trusted}: give it to workers as policy_keys")
+    if new:
+        click.echo(f"made {trusted}, which was not there", err=True)
     click.echo(f"key {key.kid}")
 
 
@@ -104,6 +111,7 @@ def sign(
     from exequatur.release.keys import read_signing_key
     from exequatur.release.signing import sign_bundle
 
+    path = writable(output or bundle)
     file, contents = _opened(bundle)
     now = time.time()
     signed, release = sign_bundle(
@@ -116,7 +124,6 @@ def sign(
         share=share,
         expires=_expiry(expires, now),
     )
-    path = output or bundle
     write_whole(path, signed.to_bytes(), PUBLIC)
     click.echo(
         f"{path}: release {release.sequence} of {release.name}, {_audience(release.share)}, {_until(release.exp)}"
@@ -191,6 +198,17 @@ def show(bundle: Path, as_json: bool) -> None:
         click.echo("release  none: it is not signed")
     for info in policies.policies.values():
         click.echo(f"policy   {info.effect} {shown(info.id)}")
+
+
+def writable(path: Path) -> Path:
+    """A file that is to be written, if there is a folder for it.
+
+    Raises:
+        ConfigurationError: There is none; said before the work, not after it.
+    """
+    if not path.absolute().parent.is_dir():
+        raise ConfigurationError(f"-o {path}: there is no folder {path.parent}; make it first")
+    return path
 
 
 def _opened(path: Path) -> tuple[BundleFile, Contents]:

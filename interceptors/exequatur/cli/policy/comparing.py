@@ -18,6 +18,7 @@ from exequatur.audit.history import RunHistory
 from exequatur.audit.recorded import Skipped, decisions_in, questions_of
 from exequatur.audit.records import Evidence, evidence_in, histories_in
 from exequatur.authoring.whatif.compare import Comparing
+from exequatur.authoring.whatif.once import Once
 from exequatur.cli.fetching import fetched, listed
 from exequatur.cli.server import Server
 from exequatur.errors import ConfigurationError, EvidenceError, PolicyError
@@ -93,6 +94,15 @@ class Gathering:
     unreadable: list[str] = field(default_factory=list)
     failed: int = 0
     histories: int = 0
+    _once: Once = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._once = Once(self.comparing.add, 1)
+
+    @property
+    def repeated(self) -> int:
+        """How many decisions more than one source holds; they count once."""
+        return self._once.repeated
 
     async def gather(self, sources: Sequence[str]) -> None:
         """Read everything.
@@ -100,16 +110,20 @@ class Gathering:
         Raises:
             EvidenceError: Evidence or a server cannot be read.
         """
-        for source in sources:
+        # Histories hold all arguments, evidence those that policies could read.
+        ordered = sorted(dict.fromkeys(sources), key=lambda each: not each.startswith(QUERY) and evidence_in(each))
+        self._once = Once(self.comparing.add, len(ordered))
+        for source in ordered:
             if source.startswith(QUERY):
                 async for history in self._found(source.removeprefix(QUERY)):
                     await self._add(history)
             elif evidence_in(source):
                 for each in decisions_in(Evidence(source), self.skipped, known=self.bundles, wanted=self._wanted):
-                    self.comparing.add(each)
+                    self._once.add(each)
             else:
                 for history in histories_in(source, self._cannot_read):
                     await self._add(history)
+            self._once.end_source()
 
     async def _add(self, history: RunHistory) -> None:
         self.histories += 1
@@ -123,7 +137,7 @@ class Gathering:
             history, self.skipped, assumed=self.assumed, namespace=self.server.namespace, wanted=self._wanted
         )
         for each in questions:
-            self.comparing.add(each)
+            self._once.add(each)
 
     async def _found(self, query: str) -> AsyncIterator[RunHistory]:
         """The histories that a visibility query finds, some fetched ahead."""

@@ -128,6 +128,8 @@ def _print(found: Comparison, gathering: Gathering) -> None:
     if found.not_reproduced:
         said = count(found.not_reproduced, "decision was", "decisions were")
         click.echo(f"{said} recorded otherwise than OLD says: made by other policies than OLD")
+    if gathering.repeated:
+        click.echo(f"{count(gathering.repeated, 'decision')} stood in more than one source and count once")
     for reason, number in sorted(gathering.skipped.items(), key=lambda item: -item[1]):
         click.echo(f"{number:,} skipped: {shown(reason)}")
     if gathering.histories:
@@ -164,6 +166,7 @@ def _document(found: Comparison, gathering: Gathering) -> dict[str, Any]:
         "flips": found.flips,
         **{str(change): number for change, number in found.changes.items()},
         "not_reproduced": found.not_reproduced,
+        "repeated": gathering.repeated,
         "skipped": dict(gathering.skipped),
         "unreadable": gathering.failed,
         "groups": [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from typing import Any
 
@@ -11,6 +12,9 @@ import click
 from exequatur.audit.wording import count, shown
 from exequatur.errors import EvidenceError
 
+_DIGEST = re.compile(r"[A-Za-z0-9_-]{43}")
+_NAMED = 10
+"""Candidates that a message names."""
 _MOST = 10_000
 """Combinations that are told apart; more are counted together."""
 
@@ -34,11 +38,20 @@ def shadow(sources: tuple[str, ...], candidate: str | None, as_json: bool) -> No
     from exequatur.audit.records import Evidence
 
     found: Counter[tuple[str, str, str, str]] = Counter()
+    known: set[str] = set()
     for source in sources:
         for record in Evidence(source).records("shadow"):
             key = _key(record.body)
+            if len(known) < _MOST:
+                known.add(key[0])
             if candidate in (None, key[0]):
                 found[key if key in found or len(found) < _MOST else ("", "", "", "others")] += 1
+    if candidate is not None and candidate not in known:
+        some = ", ".join(sorted(known)[:_NAMED]) + (", …" if len(known) > _NAMED else "")
+        said = f"no disagreement of {candidate[:60]} is recorded; there are those of {some or 'no candidate'}"
+        if _DIGEST.fullmatch(candidate) is None:
+            raise EvidenceError(f"--candidate: {said}")
+        click.echo(shown(said), err=True)  # A candidate may well agree with everything.
     rows = [
         {"candidate": key[0], "direction": key[1], "activity": key[2], "policies": key[3], "count": number}
         for key, number in found.most_common()

@@ -7,12 +7,17 @@ import time
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from exequatur.audit.wording import count, shown
-from exequatur.cli.policy.bundle import AS_JSON, BUNDLE, FILE, NAME
+from exequatur.cli.policy.bundle import AS_JSON, BUNDLE, FILE, NAME, writable
 from exequatur.errors import PolicyError
+
+if TYPE_CHECKING:  # at run time when a command runs, so that --help is quick
+    from exequatur.policy.offer import Channel, Provenance
+    from exequatur.statements.trust import TrustStore
 
 _WHERE = click.argument("where", metavar="WHERE")
 
@@ -32,7 +37,6 @@ def push(bundle: Path, where: str, keys: Path | None) -> None:
     from exequatur.release.keys import read_policy_keys
     from exequatur.release.places import place_of
     from exequatur.release.pushing import check_push, newest_release
-    from exequatur.release.signing import verify_bundle
     from exequatur.release.verify import channel_of
 
     data = read_file(bundle)
@@ -40,8 +44,10 @@ def push(bundle: Path, where: str, keys: Path | None) -> None:
     name = file.open(str(bundle)).manifest.name
     release = newest_release(file)
     channel = "stable" if release is None else channel_of(release)
+    sequence = None if release is None else release.sequence
     if keys is not None:
-        verify_bundle(data, str(bundle), read_policy_keys(keys), follows=name, channel=channel, now=time.time())
+        verified = _verified(data, str(bundle), read_policy_keys(keys), name, channel)
+        channel, sequence = verified.channel, verified.sequence
     changed = True
     with closing(place_of(where, name, create=True)) as place:
 
@@ -50,7 +56,7 @@ def push(bundle: Path, where: str, keys: Path | None) -> None:
             changed = check_push(file, there, channel, str(place))
 
         place.write(channel, data, check)
-        what = "not signed" if release is None else f"{channel} release {release.sequence}"
+        what = "not signed" if sequence is None else f"{channel} release {sequence}"
         click.echo(f"{shown(str(place))}: {name}, {what}{'' if changed else ', was there already'}")
 
 
@@ -67,7 +73,6 @@ def pull(where: str, output: Path | None, keys: Path | None, unverified: bool, c
     WHERE is as for push. A transfer that breaks is taken up where it broke.
     """
     from exequatur.files import PUBLIC, write_whole
-    from exequatur.policy.offer import Channel
     from exequatur.release.file import BundleFile
     from exequatur.release.keys import read_policy_keys
     from exequatur.release.places import found, place_of
@@ -75,6 +80,7 @@ def pull(where: str, output: Path | None, keys: Path | None, unverified: bool, c
 
     if (keys is None) is not unverified:
         raise click.UsageError("Give --keys to verify the bundle, or --unverified")
+    path = writable(output or Path(f"{name}.bundle"))
     channel: Channel = "canary" if canary else "stable"
     trust = None if keys is None else read_policy_keys(keys)
     with closing(place_of(where, name)) as place:
@@ -85,7 +91,6 @@ def pull(where: str, output: Path | None, keys: Path | None, unverified: bool, c
         BundleFile.read(data, source).open(source)
     else:
         verify_bundle(data, source, trust, follows=name, channel=channel, now=time.time())
-    path = output or Path(f"{name}.bundle")
     write_whole(path, data, PUBLIC)
     click.echo(f"{path}: {count(len(data), 'byte')} from {source}, {'not verified' if unverified else 'verified'}")
 
@@ -102,7 +107,10 @@ def withdraw(where: str, name: str) -> None:
     from exequatur.release.places import place_of
 
     with closing(place_of(where, name)) as place:
+        place.look()
         there = place.withdraw("canary")
+        if not there and place.read("stable") is None:
+            raise PolicyError(f"{place} holds no bundle at all; name the place, and the --name, that it was pushed to")
         click.echo(f"{shown(str(place))}: {'the canary is withdrawn' if there else 'there is no canary'}")
 
 
@@ -133,6 +141,27 @@ def status(state_dir: Path, as_json: bool) -> None:
         elif report.name is not None:
             what = f"{what}, not verified"
         click.echo(f"{report.host} {report.pid}\t{report.digest}\t{what}\tsince {since:%Y-%m-%dT%H:%M:%SZ}")
+
+
+def _verified(data: bytes, source: str, trust: TrustStore, name: str, newest: Channel) -> Provenance:
+    """The newest release by a trusted key, on whichever channel.
+
+    Raises:
+        PolicyError: There is none; why it is not the one on the channel ``newest``.
+    """
+    from exequatur.release.places import CHANNELS
+    from exequatur.release.signing import verify_bundle
+
+    held: list[Provenance] = []
+    problems: dict[Channel, PolicyError] = {}
+    for channel in CHANNELS:
+        try:
+            held.append(verify_bundle(data, source, trust, follows=name, channel=channel, now=time.time())[1])
+        except PolicyError as error:
+            problems[channel] = error
+    if not held:
+        raise problems[newest]
+    return max(held, key=lambda each: each.sequence or 0)
 
 
 COMMANDS = (push, pull, withdraw, status)
