@@ -326,4 +326,18 @@ def test_a_report_that_was_left_behind_is_not_shown(policy, tmp_path):
     assert (ended.code, ended.out.count("\n")) == (0, 1)
     assert "not signed" in ended.out
     (state / "in-force" / "x.json").write_text("{")
-    assert policy("status", "--state-dir", state).code == 2
+    ended = policy("status", "--state-dir", state)
+    assert (ended.code, ended.out.count("\n")) == (0, 1)
+    assert "x.json is not a worker's report" in ended.err
+
+
+def test_a_release_that_has_ended_is_not_shown_as_if_it_decided(policy, tmp_path):
+    from exequatur.release.report import report_of, write_report
+
+    state = tmp_path / "state"
+    state.mkdir()
+    report = report_of("D" * 43, None, 0.0).model_copy(update={"name": "policies", "sequence": 5, "expires": 1.0})
+    write_report(state, report)
+    assert "ENDED, takes no work since 1970-01-01T00:00:01Z" in policy("status", "--state-dir", state).out
+    write_report(state, report.model_copy(update={"expires": 4_000_000_000.0}))
+    assert "until 2096-10-02" in policy("status", "--state-dir", state).out

@@ -296,6 +296,21 @@ def test_a_url_that_names_no_file_is_refused(url: str):
         WebPlace(url)
 
 
+def test_a_url_that_cannot_be_read_does_not_give_its_password_away():
+    with pytest.raises(ConfigurationError) as caught:
+        WebPlace("http://user:secr/et@host/policies.bundle")
+    assert "secr" not in str(caught.value)
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "foo://127.0.0.1:9"])
+def test_a_proxy_that_cannot_be_used_is_a_place_that_cannot_be_reached(monkeypatch, proxy: str):
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    place = WebPlace("http://policies.example/policies.bundle")
+    place.look()
+    with pytest.raises(PolicyError, match="cannot be reached"):
+        place.read("stable")
+
+
 async def test_a_place_can_be_looked_at_where_an_event_loop_runs(shelf: Server):
     shelf.files[PATH] = FILE
     assert got(WebPlace(shelf.url())) == FILE

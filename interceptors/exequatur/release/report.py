@@ -73,20 +73,32 @@ def remove_report(state_dir: Path) -> None:
         _path(state_dir, HOST, os.getpid()).unlink()
 
 
-def read_reports(state_dir: Path) -> list[InForceReport]:
+def read_reports(state_dir: Path) -> tuple[list[InForceReport], list[str]]:
     """The reports of all processes that still run, as far as that can be told from here.
 
+    Returns:
+        The reports, and what is wrong with files that are none.
+
     Raises:
-        PolicyError: The folder or a report cannot be read.
+        PolicyError: The folder cannot be read.
     """
     folder = state_dir / FOLDER
     try:
         paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except FileNotFoundError:
-        return []
+        return [], []
     except OSError as error:
         raise PolicyError(f"{folder} cannot be read: {error.strerror}. Run it as the worker's user.") from None
-    return [report for report in map(_read, paths) if report is not None and not _gone(report)]
+    reports, problems = [], []
+    for path in paths:
+        try:
+            report = _read(path)
+        except PolicyError as error:
+            problems.append(str(error))
+        else:
+            if report is not None and not _gone(report):
+                reports.append(report)
+    return reports, problems
 
 
 def _path(state_dir: Path, host: str, pid: int) -> Path:

@@ -81,8 +81,12 @@ class WebPlace:
     def __init__(self, url: str) -> None:
         try:
             parsed = httpx.URL(url)
-        except (httpx.InvalidURL, ValueError) as error:
-            raise ConfigurationError(f"The URL of the bundle cannot be read: {error}") from None
+        except (httpx.InvalidURL, ValueError):
+            # The error may quote a part of a password.
+            raise ConfigurationError(
+                "The URL of the bundle cannot be read; write it as https://HOST/policies.bundle, and characters like "
+                "/ and @ in a user name or password as %2F and %40"
+            ) from None
         if not parsed.host or not PurePosixPath(parsed.path).name:
             raise ConfigurationError(f"{_shown(parsed)}: name the bundle file too, as in https://HOST/policies.bundle")
         self._url = parsed
@@ -268,7 +272,8 @@ async def _within_deadline(request: Coroutine[Any, Any, T]) -> T:
         raise _BrokenError(f"does not answer within {DEADLINE:.0f} seconds") from None
     except httpx.TimeoutException:
         raise _BrokenError(f"is silent for {SILENCE:.0f} seconds") from None
-    except (httpx.HTTPError, OSError, UnicodeError) as error:  # the last of a name that cannot be looked up
+    except (httpx.InvalidURL, httpx.HTTPError, OSError, ValueError, ImportError) as error:
+        # The last two of a name that cannot be looked up, or of a proxy that this installation does not know.
         raise _BrokenError(f"cannot be reached ({_reason(error)})") from None
 
 

@@ -127,7 +127,9 @@ def status(state_dir: Path, as_json: bool) -> None:
     """Show which policies are in force in the workers that use a state folder."""
     from exequatur.release.report import read_reports
 
-    reports = read_reports(state_dir)
+    reports, problems = read_reports(state_dir)
+    for problem in problems:
+        click.echo(f"Warning: {shown(problem)}", err=True)
     if as_json:
         click.echo(json.dumps([report.model_dump(exclude_none=True) for report in reports], indent=2))
         return
@@ -140,7 +142,12 @@ def status(state_dir: Path, as_json: bool) -> None:
             what = f"{what}, {report.channel} release {report.sequence}"
         elif report.name is not None:
             what = f"{what}, not verified"
-        click.echo(f"{report.host} {report.pid}\t{report.digest}\t{what}\tsince {since:%Y-%m-%dT%H:%M:%SZ}")
+        until = ""
+        if report.expires is not None:
+            end = datetime.fromtimestamp(report.expires, UTC)
+            ended = report.expires <= time.time()
+            until = f"\t{'ENDED, takes no work since' if ended else 'until'} {end:%Y-%m-%dT%H:%M:%SZ}"
+        click.echo(f"{report.host} {report.pid}\t{report.digest}\t{what}\tsince {since:%Y-%m-%dT%H:%M:%SZ}{until}")
 
 
 def _verified(data: bytes, source: str, trust: TrustStore, name: str, newest: Channel) -> Provenance:
