@@ -70,7 +70,7 @@ class _Root(click.Group):
 @click.group(cls=_Root, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="exequatur", message="%(prog)s %(version)s")
 def commands() -> None:
-    """Verify what Temporal workflows did, and keep the evidence.
+    """Write policies, verify what Temporal workflows did, and keep the evidence.
 
     Exit codes: 0 verified or done, 1 violations found, 2 could not be checked, 130 interrupted.
     """
