@@ -106,7 +106,7 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
         "B1",
         "gate/gate.py",
         "                self.epoch += 1\n        self._look_again()\n        logger",
-        "        self._changed()\n        logger",
+        "                pass\n        self._look_again()\n        logger",
     ),
     ("B4", "gate/running.py", "            self._abandon(body)\n", "            pass\n"),
     # The workflow side.

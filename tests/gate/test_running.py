@@ -27,6 +27,7 @@ from temporalio.worker import (
     SharedStateManager,
 )
 
+from exequatur import action
 from exequatur.errors import ConfigurationError, ExequaturError
 from exequatur.gate.revocations import Revocations
 from exequatur.gate.wire import PREFIX
@@ -186,6 +187,12 @@ def takes_list_in_thread(items: list[int]) -> int:
 @activity.defn
 def writes_list(items: list[int], path: str) -> None:
     Path(path).write_text(str(items))
+
+
+@activity.defn
+@action(resource=lambda account, path: account.decode(), resource_type="Account")
+def writes_account(account: bytes, path: str) -> None:
+    Path(path).write_bytes(account)
 
 
 BODIES = [beats, sleeps, stubborn, stubborn_and_beating, in_thread, beats_in_thread, shielded, looks_itself, quick]
@@ -545,6 +552,19 @@ async def test_a_body_does_not_begin_with_other_arguments_than_were_judged(
 
 
 @pytest.mark.rule("B2")
+async def test_a_body_in_another_process_does_not_begin_on_a_resource_that_nobody_can_compare_there(
+    stage: Callable[..., Any], processes: dict[str, Any], tmp_path: Path
+) -> None:
+    s = await stage()
+    async with s.worker([OneActivity], [writes_account], **processes):
+        handle = await start_one(s, writes_account, b"mine", str(tmp_path / "account"))
+        failure = await failure_of(handle)
+    assert failure.type == "GrantRejected"
+    assert "has no form in Cedar" in failure.message
+    assert not (tmp_path / "account").exists()
+
+
+@pytest.mark.rule("B2")
 async def test_a_body_in_another_process_does_not_begin_with_other_arguments_than_were_judged(
     stage: Callable[..., Any], processes: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -709,7 +729,7 @@ async def test_a_revocation_is_on_disk_when_it_is_acknowledged(stage: Callable[.
 
 REVOKE = f"""
 import os, sys
-from exequatur import AuthorizationPlugin
+from exequatur import AuthorizationPlugin, action
 plugin = AuthorizationPlugin.embedded(sys.argv[1], state_dir=sys.argv[2])
 plugin.revoke(workflow=sys.argv[3], reason="from afar")
 os.{"_exit"}(9)  # without any tidying up
