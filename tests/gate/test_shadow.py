@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,11 +17,14 @@ from temporalio.runtime import MetricBuffer, Runtime, TelemetryConfig
 from exequatur.cli.main import commands
 from exequatur.gate.activity import ActivityInbound, _rejected
 from exequatur.gate.attempt import Attempt, Judgement
+from exequatur.gate.metrics import Metrics
 from exequatur.gate.shadow import WAITING, Shadow
 from exequatur.lineage.journal import Journal
 from exequatur.lineage.shipper import Shipper
 from exequatur.lineage.store import EvidenceStore
 from exequatur.lineage.subject import subject_of
+from exequatur.policy.action import ActionMark
+from exequatur.policy.arguments import ActivitySignature
 from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.engine import Verdict
 from exequatur.statements.encoding import digest
@@ -341,3 +345,38 @@ def test_a_record_that_was_edited_is_one_line(tmp_path: Path, body: bytes) -> No
         log.enqueue("shadow", body)
     ended = CliRunner().invoke(commands, ["policy", "shadow", "--evidence", str(tmp_path / "journal")])
     assert (ended.exit_code, ended.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.rule("shadow.C3")
+async def test_a_candidate_that_takes_too_long_for_a_decision_is_given_up(
+    stage: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    s = await stage(shadow_policies=str(candidate_of(tmp_path, FROZEN)))
+    async with s.worker([OneActivity], [pay]):
+        await compared(s)
+        monkeypatch.setattr("exequatur.gate.shadow._TOO_SLOW", -1.0)
+        assert await (await start_one(s, pay, 1)).result() == "paid"
+        shadow: Any = s.plugin.gate.shadow
+        await eventually(lambda: shadow._candidate is None)
+        assert await (await start_one(s, pay, 2)).result() == "paid"
+    assert disagreements(s) == []
+    assert "is not compared any more" in caplog.text
+
+
+@pytest.mark.rule("shadow.C1")
+def test_the_candidate_does_not_run_code_that_the_gate_did_not_run() -> None:
+    """A reset that was denied: the activity's resolver was never asked, and is not on the candidate's word."""
+    asked: list[str] = []
+
+    def act(order: str) -> None: ...
+
+    mark = ActionMark((), lambda order: asked.append(order) or "o-1", "Order")  # type: ignore[func-returns-value]
+    info: Any = SimpleNamespace(workflow_id="w", activity_type="act")
+    gate: Any = SimpleNamespace(metrics=Metrics(), journal=None)
+    attempt = Attempt(gate, info, {}, [], [], ActivitySignature.of(act), ["x"], mark)
+    attempt.authorized = SimpleNamespace(after_reset=True)  # type: ignore[assignment]
+    entity = {"uid": {"type": "User", "id": "u"}, "attrs": {}, "parents": []}
+    shadow = Shadow(gate, "candidate")
+    shadow._candidate = PolicyBundle.from_parts(PERMIT_ALL)
+    shadow._compare(attempt, Judgement("deny", None, None, "in force", 1, 1, 0.0, entity=entity))
+    assert asked == []
