@@ -67,6 +67,7 @@ def test_the_guide_shows_what_the_commands_say(project: Path) -> None:
         'when { context.args.refund.amuont.greaterThan(decimal("500.00")) };\n'
     )
     said = run(project, "exequatur policy check").stdout
-    for line in shown.splitlines():
-        if "unknown-argument" in line or "did you mean" in line:
-            assert line in said
+    expected = [line for line in shown.splitlines() if "unknown-argument" in line or "did you mean" in line]
+    assert len(expected) == 2
+    for line in expected:
+        assert line in said
