@@ -147,10 +147,10 @@ class ActivityInbound(ActivityInboundInterceptor):
         tries = 0
         while True:
             why = gate.unavailable()
-            if why is None:
-                judgement = attempt.judge()  # F2
-                if judgement.failure is AuthorizationUnavailable:  # the release ended just now
-                    continue
+            judgement = attempt.judge() if why is None else None  # F2
+            if judgement is not None and judgement.failure is AuthorizationUnavailable:  # the release ended just now
+                why, judgement = judgement.reason or "the authorization ended", None
+            if judgement is not None:
                 try:
                     judgement, entry = await self._record(attempt, judgement, again=recorded)
                 except JournalError as err:
@@ -173,7 +173,7 @@ class ActivityInbound(ActivityInboundInterceptor):
                 logger.warning("Not enforced: %s", why, extra=_about(attempt.info))
                 return attempt.judge(), None
             if loop.time() >= deadline:  # [F1]
-                raise _Refused(self._unavailable(why))
+                raise _Refused(self._unavailable(why or "the authorization ended"))
             await asyncio.sleep(_LOOK_INTERVAL)
 
     def _compare(self, attempt: Attempt, judgement: Judgement) -> None:
