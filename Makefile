@@ -4,6 +4,7 @@ ARGS ?=
 
 VENV := .venv
 READY := $(VENV)/.ready
+AGENTS := workflows.agents.registered:ACTIVITIES
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
 .DEFAULT_GOAL := help
@@ -32,10 +33,14 @@ lint: $(READY) ## style, formatting, types, who may import whom, and the policie
 	@$(RUN) ruff format --check
 	@$(RUN) mypy
 	@$(RUN) lint-imports --no-logo
-	@$(RUN) exequatur policy fmt --check policies policies/worked
+	@$(RUN) exequatur policy fmt --check policies policies/agents policies/worked
 	@for folder in policies policies/worked; do \
 		$(RUN) exequatur policy check --strict $$folder && \
 		$(RUN) exequatur policy schema --check --from workflows.activities --policies $$folder || exit 1; done
+	@$(RUN) exequatur policy check --strict policies/agents
+	@# What the frameworks' own activities take has a Cedar type only in parts, and a warning for each other part.
+	@found=$$($(RUN) exequatur policy schema --check --from $(AGENTS) --policies policies/agents 2>&1) || \
+		{ echo "$$found" >&2; exit 1; }
 
 format: $(READY) ## rewrite the code in the one style
 	@$(RUN) ruff check --fix-only --quiet

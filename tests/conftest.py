@@ -24,7 +24,16 @@ async def server() -> AsyncIterator[WorkflowEnvironment]:
             "first on PATH",
             pytrace=False,
         )
-    environment = await WorkflowEnvironment.start_local(dev_server_existing_path=path, dev_server_log_level="error")
+    environment = await WorkflowEnvironment.start_local(
+        dev_server_existing_path=path,
+        dev_server_log_level="error",
+        dev_server_extra_args=[
+            "--dynamic-config-value",
+            "nexusoperation.enableStandalone=true",
+            "--dynamic-config-value",
+            "history.enableSignalWithStartFromWorkflow=true",
+        ],
+    )
     try:
         yield environment
     finally:

@@ -44,10 +44,16 @@ PACKAGE = ROOT / "interceptors" / "exequatur"
 TOGETHER = ("statements/*.py", "gate/*.py", "authority/*.py", "release/*.py", "policy/engine.py")
 """Modules whose rules are numbered together."""
 APART = (
+    "approvals.py",
     "audit/decisions.py",
     "authoring/cases/*.py",
     "authoring/checks/check.py",
     "authoring/whatif/*.py",
+    "gate/client/completions.py",
+    "gate/client/operations.py",
+    "gate/client/pending.py",
+    "gate/client/schedules.py",
+    "gate/client/service.py",
     "gate/shadow.py",
     "policy/*.py",
 )

@@ -16,6 +16,10 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
         "trust, aud=None, max_depth=max_depth)",
     ),
     ("R15", "statements/requests.py", "after_reset=claims.run_id != task.run_id)", "after_reset=False)"),
+    ("R16", "statements/requests.py", "for each in (leaf.until, asked.until)", "for each in (asked.until,)"),
+    ("R16", "statements/requests.py", "for each in (leaf.until, asked.until)", "for each in (leaf.until,)"),
+    ("R16", "statements/requests.py", "[*leaf.forbid, *asked.forbid]", "[*asked.forbid]"),
+    ("R16", "statements/requests.py", "[*leaf.forbid, *asked.forbid]", "[*leaf.forbid]"),
     ("K3", "statements/packing.py", "body[2 : 2 + size], MAX_TOKEN_BYTES)", "body[2 : 2 + size])"),
     # The gate's judgement.
     (
@@ -44,6 +48,40 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
         "        return self._ask(bundle, entity, self.info.activity_type, facts)  # A9\n",
         "        return replace(self._ask(bundle, entity, self.info.activity_type, facts), allowed=True)\n",
     ),
+    ("restriction.L2", "policy/restriction.py", "(files, source.schema, source", "(files, None, source"),
+    ("restriction.L4", "policy/restriction.py", "if not said.allowed:", "if not said.allowed and not said.errors:"),
+    ("restriction.L5", "policy/restriction.py", "rules = asked.naming if action in OWN_ACTIONS else", "rules ="),
+    ("W10", "gate/run.py", "held = self._continues.restriction if self._continues else None", "held = None"),
+    ("W11", "gate/restricting.py", "else narrowed(first.activities, activities)", "else activities"),
+    ("W11", "gate/restricting.py", "else min(first.until, until)", "else until"),
+    ("W11", "gate/restricting.py", "dict.fromkeys([*first.forbid, *forbid])", "dict.fromkeys(forbid)"),
+    # The client side.
+    (
+        "completions.L1",
+        "gate/client/completions.py",
+        "await self._authority.authorize(order))  # L1",
+        "())",
+    ),
+    (
+        "completions.L3",
+        "gate/client/completions.py",
+        "payload.metadata[RECEIPT] = pack([receipt.text], [self._gate.workload.credential.text])  # L3",
+        "pass",
+    ),
+    ("completions.L3", "gate/client/completions.py", "if not details or pending.request is None:", "if True:"),
+    (
+        "pending.N2",
+        "gate/client/pending.py",
+        "        authorized = verify_request(  # N2\n",
+        "        from exequatur.statements.jws import parse\n"
+        "        from exequatur.statements.models import Grant, Request\n"
+        "        from exequatur.statements.verification import Chain\n"
+        "        authorized = (\n"
+        "            lambda tokens, *_, **__: Authorized(\n"
+        "                Chain(parse(tokens[0], Grant)), parse(tokens[-1], Request), False\n"
+        "            )\n"
+        "        )(\n",
+    ),
     # The activity side.
     ("U5", "gate/gate.py", "return self.policy.ended(now)  # [U5]", "return None"),
     ("U5", "gate/attempt.py", "until = min(until, policy.expires)  # [U5]", "until = min(until, float('inf'))"),
@@ -68,7 +106,9 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
         'judgement = _rejected(judgement, "The request was already used for this run and attempt")',
         "pass",
     ),
-    ("F4", "gate/activity.py", "authorized.request.digest if info.is_local else claims.jti", "claims.jti"),
+    ("F4", "gate/activity.py", "request=authorized.request.digest if authorized and info.is_local else", "request="),
+    ("F4", "lineage/journal.py", "used == asked and before < now", "used == asked"),
+    ("F4", "lineage/journal.py", "used == asked and before < now", "before < now"),
     ("F4", "gate/activity.py", "recorded = recorded or judgement.allowed", "recorded = True"),
     (
         "F7",
@@ -79,8 +119,8 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "F8",
         "gate/activity.py",
-        "        self._enqueue(receipt)\n        if attempt.authorized:",
-        "        if attempt.authorized:",
+        "        self._enqueue(receipt)\n        if attempt.request_id is not None:",
+        "        if attempt.request_id is not None:",
     ),
     ("F8", "gate/activity.py", "self._close(running, entry, _outcome_of(err))", "pass"),
     (
@@ -123,28 +163,28 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
         "            except StatementError as err:\n                return str(err)[:400]\n",
         "            except StatementError:\n                return None\n",
     ),
-    ("X2", "gate/workflow.py", "            if self._run.enforced:\n", "            if False:\n"),
+    ("X2", "gate/receiver.py", "            if self._run.enforced:\n", "            if False:\n"),
     (
         "X2",
-        "gate/workflow.py",
+        "gate/receiver.py",
         "        except StatementError as err:\n            return str(err)\n",
         "        except StatementError:\n            return None\n",
     ),
     (
         "X3",
-        "gate/workflow.py",
+        "gate/receiver.py",
         "if packed is None and run.recorded_queue(self._task_queue):  # X3",
         "if packed is None:",
     ),
     (
         "X3",
-        "gate/workflow.py",
+        "gate/receiver.py",
         "if packed is None and run.recorded_queue(self._task_queue):  # X3",
         "if run.recorded_queue(self._task_queue):",
     ),
     (
         "X4",
-        "gate/workflow.py",
+        "gate/receiver.py",
         "        except UnknownKeyError:  # X4\n            raise\n",
         "        except UnknownKeyError as err:\n            return str(err)\n",
     ),
@@ -161,12 +201,12 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
         "I3",
         "authority/embedded.py",
         "start_by=float(int(started_by)),",
-        "start_by=float(int(max(now + settings.grant_ttl.total_seconds(), started_by + 1))),",
+        "start_by=float(int(ends)),",
     ),
     (
         "I3",
         "authority/embedded.py",
-        "exp=float(int(max(now + settings.grant_ttl.total_seconds(), started_by + 1))),",
+        "exp=float(int(ends)),",
         "exp=float(int(now)) + 10**8,",
     ),
     (
@@ -507,4 +547,116 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
         "        if told != recorded:\n            return",
         "        if False:\n            return",
     ),
+    # Approvals.
+    ("L1", "authority/approvals.py", "state.trust, site=site, now=now)  # L1", "state.trust, site=site)"),
+    ("L3", "authority/approvals.py", 'fault = None if groups else f"nobody but {asked} is asked"', "fault = None"),
+    (
+        "L4",
+        "authority/approvals.py",
+        'actions = [APPROVE_ACTION if order.verdict == "approve" else REJECT_ACTION]',
+        "actions: list[str] = []",
+    ),
+    (
+        "L6",
+        "authority/approvals.py",
+        "            groups=groups,\n",
+        "            groups=tuple(need.group for need in claims.needs),\n",
+    ),
+    ("approvals.P1", "approvals.py", "for entry in entries[:MAX_CHALLENGES]:", "for entry in entries:"),
+    ("approvals.P2", "approvals.py", "site=trusted.site, now=trusted.clock())", "site=trusted.site)"),
+    (
+        "approvals.P4",
+        "approvals.py",
+        "return verify_approval(text, asked, trusted.trust, aud=aud).claims",
+        "return parse(text, Approval).claims",
+    ),
+    # Messages.
+    ("M19", "statements/messages.py", "credentials, trust, aud=aud)  # [M19]", "credentials, trust, aud=None)"),
+    ("M23", "statements/messages.py", "if named is None or named in run_ids:", "if True:"),
+    ("M33", "gate/incoming.py", "run.heard.used.carry(before.used, before.used_until)\n", "pass\n"),
+    (
+        "M43",
+        "gate/incoming.py",
+        "            admitted = verify_message(tokens, self._run.gate.trust, aud=self._aud, arrived=arrived)\n",
+        "            from exequatur.statements.jws import parse\n"
+        "            from exequatur.statements.models import Permit\n"
+        "            admitted = Admitted(parse(tokens[-1], Permit))\n",
+    ),
+    ("M45", "gate/incoming.py", "return verdict.problem is None or not self._run.enforced  # [M45]", "return True"),
+    ("M46", "gate/incoming.py", "            if known or found:\n", "            if found:\n"),
+    ("M47", "gate/incoming.py", "self._came = self._arrivals.pop(id(job), None)  # [M47]", "self._came = None"),
+    ("X6", "gate/outgoing.py", 'decision="allow" if allowed else "deny",', 'decision="allow",'),
+    ("X7", "gate/outgoing.py", "    instance._current_activation_error = error\n", "    pass\n"),
+    # What operators do.
+    ("operations.L1", "gate/client/operations.py", "return [of_workflow(action, req.namespace, named)]", "return []"),
+    (
+        "operations.L1",
+        "gate/client/operations.py",
+        "req.workflow_id)] if ends else []",
+        "req.workflow_id)] if False else []",
+    ),
+    ("operations.L1", "gate/client/operations.py", "(RESET_ACTION, OPTIONS_ACTION) if changes else", ""),
+    (
+        "operations.L2",
+        "gate/client/operations.py",
+        "id=req.id, type=req.type)]  # [L2]",
+        "id=req.id, type=req.type)][:0]",
+    ),
+    ("operations.L2", "gate/client/operations.py", "id=req.activity_id)]  # [L2]", "id=req.activity_id)][:0]"),
+    (
+        "operations.L2",
+        "gate/client/operations.py",
+        "req.execution.workflow_id)]  # [L2]",
+        "req.execution.workflow_id)][:0]",
+    ),
+    (
+        "operations.L3",
+        "gate/client/operations.py",
+        "for action, asked in done.items() if asked]",
+        "for action, _ in ()]",
+    ),
+    ("operations.L3", "gate/client/operations.py", "for each in (before, after)]", "for each in (before, before)]"),
+    ("operations.L3", "gate/client/operations.py", "for each in (before, after)]", "for each in (after, after)]"),
+    (
+        "operations.L4",
+        "gate/client/operations.py",
+        "yield of_workflow(action, self.req.namespace, id)  # [L4]",
+        'yield of_workflow(action, self.req.namespace, "")',
+    ),
+    ("operations.L5", "gate/client/operations.py", 'return [ask(action, req.namespace, "")]', "return []"),
+    (
+        "service.L8",
+        "gate/client/service.py",
+        "            yield await self._operation(req, options)\n",
+        "            return\n",
+    ),
+    (
+        "service.L8",
+        "gate/client/service.py",
+        "        return of_operation(req.namespace, req.operation_id, found)\n",
+        "        return of_operation(req.namespace, req.operation_id, NexusOperationExecutionInfo())\n",
+    ),
+    (
+        "N47",
+        "gate/operation.py",
+        "return self._ask(bundle, entity, called, self.action, facts), self.action  # N47",
+        "return replace(self._ask(bundle, entity, called, self.action, facts), allowed=True), self.action",
+    ),
+    (
+        "N51",
+        "gate/nexus.py",
+        "return nullcontext() if call.principal is None else acting_as(call.principal)",
+        "return nullcontext()",
+    ),
+    (
+        "N51",
+        "gate/nexus.py",
+        "own = replace(ctx, headers=without_nexus(ctx.headers))  # [N51]\n            return await",
+        "own = ctx\n            return await",
+    ),
+    ("service.L6", "gate/client/service.py", "            req = copied  # [L6]\n", ""),
+    ("service.L7", "gate/client/service.py", "asked.get() != rpc and (rpc", "(rpc"),
+    ("service.L7", "gate/client/service.py", "isinstance(inner, cls) and inner._ask == ask", "False"),
+    ("schedules.Y2", "gate/client/schedules.py", "await self._authority.issue_grant(order)", '"none"'),
+    ("schedules.Y3", "gate/client/schedules.py", "return header if same and fresh else None", "return header"),
 )

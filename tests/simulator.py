@@ -26,11 +26,17 @@ from exequatur.statements.encoding import digest, from_base64url, to_base64url
 from exequatur.statements.jws import sign
 from exequatur.statements.keys import SigningKey
 from exequatur.statements.models import (
+    Approval,
+    Challenge,
     Confirmation,
     Delegation,
     Grant,
     HeartbeatMark,
+    Message,
+    Needed,
     NextRun,
+    NexusCall,
+    Permit,
     Receipt,
     Release,
     Request,
@@ -89,17 +95,21 @@ def wrongly_signed(token: str, key: SigningKey) -> str:
 
 
 class Authority:
-    """Issues grants and credentials, releases policies, and is trusted for all three."""
+    """Issues grants, credentials, permits and approvals, releases policies, and is trusted for all of them."""
 
     def __init__(self, iss: str = "https://authority.example.org") -> None:
         self.iss = iss
         self.grant_key = SigningKey.generate()
         self.credential_key = SigningKey.generate()
         self.policy_key = SigningKey.generate()
+        self.permit_key = SigningKey.generate()
+        self.approval_key = SigningKey.generate()
         roles = {
             Grant.typ: self.grant_key,
             WorkloadCredential.typ: self.credential_key,
             Release.typ: self.policy_key,
+            Permit.typ: self.permit_key,
+            Approval.typ: self.approval_key,
         }
         self.trust = TrustStore(self.anchor(key, typ) for typ, key in roles.items())
 
@@ -150,6 +160,48 @@ class Authority:
             "sequence": 1,
         }
         return sign(Release(**claims | changes), self.policy_key).text
+
+    def permit(self, **changes: Any) -> str:
+        """For the signal ``stop`` to the workflow that the requests here are of."""
+        claims = {
+            "iss": self.iss,
+            "sub": 'User::"dana"',
+            "aud": AUD,
+            "iat": NOW - 60,
+            "exp": NOW + 3600,
+            "jti": "permit-1",
+            "kind": "signal",
+            "target": "refund-1",
+            "name": "stop",
+            "args": digest("args"),
+            "bundle": digest("bundle"),
+            "policies": ("signals",),
+            "mode": "enforce",
+        }
+        return sign(Permit(**claims | changes), self.permit_key).text
+
+    def approval(self, challenge: str, **changes: Any) -> str:
+        """One person's consent to a challenge."""
+        asked = claims_of(challenge)
+        claims = {
+            "iss": self.iss,
+            "sub": 'User::"fay"',
+            "aud": AUD,
+            "iat": NOW + 10,
+            "exp": NOW + 3600,
+            "jti": "approval-1",
+            "verdict": "approve",
+            "challenge": digest(challenge),
+            "request": asked["request"],
+            "workflow_id": asked["workflow_id"],
+            "original_run_id": asked["original_run_id"],
+            "activity_type": asked["activity_type"],
+            "args": asked["args"],
+            "groups": ("finance",),
+            "bundle": digest("bundle"),
+            "policies": ("approvals",),
+        }
+        return sign(Approval(**claims | changes), self.approval_key).text
 
 
 def authorize(**changes: Any) -> WorkflowAuthorization:
@@ -274,7 +326,73 @@ class Scene:
         }
         return by.sign(Seal(**claims | changes))
 
+    def message_under(self, leaf: str, by: Worker | None = None, **changes: Any) -> str:
+        """The run ``sender-1`` signals the workflow that the requests here are of."""
+        by = by or self.workflows
+        claims = {
+            "iss": by.id,
+            "aud": AUD,
+            "iat": NOW,
+            "exp": NOW + 3600,
+            "jti": digest("message-1"),
+            "grant": digest(leaf),
+            "workflow_id": "sender-1",
+            "original_run_id": "run-9",
+            "run_id": "run-9",
+            "target": "refund-1",
+            "name": "stop",
+            "args": digest("args"),
+            "decision": "allow",
+            "bundle": digest("bundle"),
+        }
+        return by.sign(Message(**claims | changes))
+
+    def call_under(self, leaf: str, by: Worker | None = None, **changes: Any) -> str:
+        """The run that the requests here are of calls the Nexus operation ``transfer``."""
+        by = by or self.workflows
+        claims = {
+            "iss": by.id,
+            "iat": NOW,
+            "exp": NOW + 60,
+            "jti": "call-1",
+            "grant": digest(leaf),
+            "namespace": "default",
+            "workflow_id": "refund-1",
+            "workflow_type": "Refund",
+            "original_run_id": "run-1",
+            "run_id": "run-1",
+            "endpoint": "bank",
+            "service": "payments.v1",
+            "operation": "transfer",
+            "args": digest("args"),
+        }
+        return by.sign(NexusCall(**claims | changes))
+
     # The activity worker's.
+
+    def challenge(self, by: Worker | None = None, **changes: Any) -> str:
+        by = by or self.activities
+        claims = {
+            "iss": by.id,
+            "iat": NOW + 1,
+            "exp": NOW + 86_400,
+            "request": self.core().hash(),
+            "request_digest": digest(self.request),
+            "grant": digest(self.grant),
+            "sub": 'Agent::"ops-bot"',
+            "namespace": "default",
+            "workflow_id": "refund-1",
+            "workflow_type": "Refund",
+            "original_run_id": "run-1",
+            "task_queue": "orders",
+            "activity_type": "charge",
+            "args": digest("args"),
+            "needs": (Needed(group="finance", quorum=1, ttl=3600),),
+            "keys": (self.authority.approval_key.kid,),
+            "policies": ("large",),
+            "bundle": digest("bundle"),
+        }
+        return by.sign(Challenge(**claims | changes))
 
     def core(self) -> RequestCore:
         claims = claims_of(self.request)

@@ -81,6 +81,8 @@ def test_the_demo_shows_every_step_and_leaves_no_process_behind(tmp_path: Path) 
         (
             "A refund within the limit",
             "A refund above the limit",
+            "A refund that a person agrees to",
+            "A child with fewer rights",
             "An export with card numbers",
             "A deletion by an agent",
             "The same deletion by a person",
@@ -97,12 +99,12 @@ def test_the_demo_shows_every_step_and_leaves_no_process_behind(tmp_path: Path) 
         ),
         "ok",
     )
-    assert "All 15 steps went as they should." in out
+    assert "All 17 steps went as they should." in out
     assert "\x1b[" not in out, "no colour where there is no terminal"
     assert "Traceback" not in out
     story = " ".join(out.split())  # without the line breaks of a narrow terminal
     # The refusals are those that the steps are about, not others that happen to end the run too.
-    assert "forbidden by policy refunds-limit: a refund above 500.00 needs a person" in story
+    assert "forbidden by policy refunds-limit: a refund above 5000.00 is not paid from here" in story
     assert "The result came without a receipt" in story
     assert "The signature of Receipt is wrong" in story
     assert "The grant is for workflow refund-allowed" in story
@@ -124,7 +126,7 @@ def test_a_demo_whose_policies_lack_the_limit_fails_and_names_the_steps(tmp_path
     policies.mkdir()
     for file in filter(Path.is_file, POLICIES.iterdir()):
         text = file.read_text()
-        (policies / file.name).write_text(text.replace('decimal("500.00")', 'decimal("100000.00")'))
+        (policies / file.name).write_text(re.sub(r'decimal\("5000?\.00"\)', 'decimal("100000.00")', text))
 
     code, out, err = finish(start(folder, "--policies", str(policies)))
 

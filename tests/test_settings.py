@@ -82,7 +82,12 @@ def test_every_setting_can_be_given_in_the_file(folder: Path):
         mode = "enforce"
         allow_ungoverned = ["Nightly"]
         recorded_queues = ["legacy-*"]
+        open_messages = ["query:*"]
         grant_ttl = "8h"
+        schedule_grant_ttl = "7d"
+        max_lifetime = "20d"
+        permit_ttl = "10m"
+        approval_wait = "2d"
         start_within = 45
         credential_ttl = "PT30M"
         clock_leeway = "0s"
@@ -120,7 +125,12 @@ def test_every_setting_can_be_given_in_the_file(folder: Path):
         "allow_ungoverned": ("Nightly",),
         "recorded_queues": ("legacy-*",),
         "continues_as": {"Order": ("OrderV2", "OrderV3")},
+        "open_messages": ("query:*",),
         "grant_ttl": timedelta(hours=8),
+        "schedule_grant_ttl": timedelta(days=7),
+        "max_lifetime": timedelta(days=20),
+        "permit_ttl": timedelta(minutes=10),
+        "approval_wait": timedelta(days=2),
         "start_within": timedelta(seconds=45),
         "credential_ttl": timedelta(minutes=30),
         "clock_leeway": timedelta(0),
@@ -148,6 +158,7 @@ def test_every_setting_can_be_given_in_the_environment(monkeypatch: pytest.Monke
         "observe": ('[{"task_queue": "batch-*"}]', (ObserveRule(task_queue="batch-*"),)),
         "allow_ungoverned": ("Nightly, Weekly", ("Nightly", "Weekly")),
         "recorded_queues": ('["legacy-*", "with,comma"]', ("legacy-*", "with,comma")),
+        "open_messages": ("query:*, signal:ping", ("query:*", "signal:ping")),
         "continues_as": ('{"Order": ["OrderV2"]}', {"Order": ("OrderV2",)}),
         "max_delegation_depth": ("3", 3),
         "evidence_store": ("evidence.db", "evidence.db"),

@@ -1,4 +1,4 @@
-"""The workflows: an agent that chooses its next activity itself, and a long migration."""
+"""The workflows: an agent that chooses its next activity itself, one that hands a case on, and a long migration."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -8,7 +8,15 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 
 with workflow.unsafe.imports_passed_through():
+    from exequatur.workflow import restricted
     from workflows.activities import Migration, Operations
+
+SMALL_REFUNDS = """
+@id("case-limit")
+@reason("whoever takes a case over refunds 50.00 at most")
+forbid(principal, action == Action::"refund_order", resource)
+when { context.args.refund.amount.greaterThan(decimal("50.00")) };
+"""
 
 
 @dataclass(frozen=True)
@@ -32,15 +40,35 @@ class OperationsAgent:
 
     @workflow.run
     async def run(self, plan: Plan) -> list[Any]:
-        return [
-            await workflow.execute_activity(
-                step.activity,
-                step.argument,
-                start_to_close_timeout=timedelta(seconds=30),
-                retry_policy=RetryPolicy(maximum_attempts=3),
-            )
-            for step in plan.steps
-        ]
+        return [await _do(step) for step in plan.steps]
+
+
+@workflow.defn
+class RefundDesk:
+    """Hands its plan to a child that may do nothing but refund, and not much."""
+
+    @workflow.run
+    async def run(self, plan: Plan) -> list[Any]:
+        with restricted(activities=["refund_order"], forbid=SMALL_REFUNDS):
+            return await workflow.execute_child_workflow(RefundCase.run, plan, id=f"{workflow.info().workflow_id}-case")
+
+
+@workflow.defn
+class RefundCase:
+    """A case: does what it decides to do, like the agent, with what it was handed."""
+
+    @workflow.run
+    async def run(self, plan: Plan) -> list[Any]:
+        return [await _do(step) for step in plan.steps]
+
+
+async def _do(step: Step) -> Any:
+    return await workflow.execute_activity(
+        step.activity,
+        step.argument,
+        start_to_close_timeout=timedelta(seconds=30),
+        retry_policy=RetryPolicy(maximum_attempts=3),
+    )
 
 
 @workflow.defn

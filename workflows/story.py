@@ -13,17 +13,22 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from exequatur import AuthorizationPlugin, Principal, acting_as
+from exequatur.approvals import OpenChallenge, approve, list_challenges
+from exequatur.failures import AuthorizationDenied
 from exequatur.lineage.record import read
 from workflows import rogue
 from workflows.activities import Deletion, Export, Migration, Refund
-from workflows.agent import LedgerMigration, Step
+from workflows.agent import LedgerMigration, OperationsAgent, Plan, RefundDesk, Step
 from workflows.auditing import audit, edited_history
 from workflows.outcome import Outcome
 from workflows.stage import OBSERVED_QUEUE, QUEUE, Ending, Stage, with_headers
 
 AGENT = Principal("Agent", "ops-bot", attributes={"region": "EU"}, parents=['Role::"operations"'])
 PERSON = Principal("User", "dana")
-LIMIT, LOWER_LIMIT = "500.00", "50.00"
+FINANCE = Principal("User", "fay")
+LIMIT, LOWER_LIMIT = "5000.00", "50.00"
+_PATIENCE = 30.0
+"""Seconds after which a run that should ask somebody did not."""
 _LONG_ENOUGH_TO_NOTICE = 0.6
 """Seconds; the migration would have migrated some 100 entries more in them."""
 
@@ -51,11 +56,65 @@ async def allowed_refund(stage: Stage) -> Outcome:
 
 
 async def refund_above_the_limit(stage: Stage) -> Outcome:
-    stage.say("The agent is talked into refunding 900.00.")
+    stage.say("The agent is talked into refunding 9000.00, which nobody may.")
     before = stage.refunds()
-    ending = await stage.decide("refund-too-much", refund("o-1002", "900.00"))
+    ending = await stage.decide("refund-too-much", refund("o-1002", "9000.00"))
     stage.show_ledger()
     return _refused(ending, "refunds-limit", unchanged=stage.refunds() == before, what="ledger")
+
+
+async def agreed_refund(stage: Stage) -> Outcome:
+    stage.say("700.00 is for two people: the run waits until somebody of finance agrees to this very refund.")
+    before = stage.refunds()
+    handle = await stage.client.start_workflow(
+        OperationsAgent.run, Plan([refund("o-1003", "700.00")]), id="refund-agreed", task_queue=QUEUE
+    )
+    challenge = await _asked(stage, handle.id)
+    waited = stage.refunds() == before
+    stage.fact(f"asked: {challenge.claims.activity_type} {challenge.claims.arguments}")
+    refusal = "nobody was refused"
+    try:
+        await approve(stage.client, stage.plugin, challenge, principal=PERSON)
+    except AuthorizationDenied as err:
+        refusal = err.message
+    stage.fact(refusal)
+    await approve(stage.client, stage.plugin, challenge, principal=FINANCE, reason="the customer called")
+    ending = await stage.end_of(handle)
+    stage.show_ledger()
+    paid = [each for each in stage.refunds() if each not in before]
+    ok = waited and str(PERSON) in refusal and ending.is_("completed") and paid == [("o-1003", Decimal("700.00"))]
+    return Outcome(f"{ending} after {FINANCE} agreed; {len(paid)} refund paid", ok)
+
+
+async def _asked(stage: Stage, workflow_id: str) -> OpenChallenge:
+    """The challenge that a run waits for."""
+    deadline = asyncio.get_running_loop().time() + _PATIENCE
+    while asyncio.get_running_loop().time() < deadline:
+        listing = await list_challenges(stage.client, stage.plugin, workflow_id=workflow_id)
+        if listing.challenges:
+            return listing.challenges[0]
+        await asyncio.sleep(0.1)
+    raise TimeoutError(f"{workflow_id} asked nobody")
+
+
+async def restricted_child(stage: Stage) -> Outcome:
+    stage.say("A desk hands a case to a child workflow that may only refund, and 50.00 at most, whatever is permitted.")
+    before = stage.refunds()
+    endings = []
+    for name, step in (
+        ("desk-small", refund("o-1004", "30.00")),
+        ("desk-large", refund("o-1004", "60.00")),
+        ("desk-export", Step("export_customers", Export("EU", ["name"]))),
+    ):
+        handle = await stage.client.start_workflow(RefundDesk.run, Plan([step]), id=name, task_queue=QUEUE)
+        endings.append(await stage.end_of(handle))
+        await stage.end_of(stage.client.get_workflow_handle(f"{name}-case"))
+    stage.show_ledger()
+    paid = [amount for order, amount in stage.refunds() if (order, amount) not in before]
+    small, large, export = endings
+    ok = small.is_("completed") and large.is_("AuthorizationDenied", "restriction/case-limit")
+    ok = ok and export.is_("GrantRejected") and paid == [Decimal("30.00")]
+    return Outcome(f"30.00 {small}; 60.00 {large}; an export {export.how}", ok)
 
 
 async def forbidden_fields(stage: Stage) -> Outcome:
@@ -104,7 +163,7 @@ async def revoked_migration(stage: Stage) -> Outcome:
 
 
 async def edited_policy(stage: Stage) -> Outcome:
-    stage.say("75.00 is within the limit. Then refunds.cedar is edited: 500.00 becomes 50.00. No process is restarted.")
+    stage.say("75.00 is paid. Then refunds.cedar is edited: the limit 5000.00 becomes 50.00. No process is restarted.")
     first = await stage.decide("refund-before-edit", refund("o-1001", "75.00"))
     before = stage.refunds()
     file = stage.policies / "refunds.cedar"
@@ -197,9 +256,9 @@ async def observed_agent(stage: Stage) -> Outcome:
     )
     client = await Client.connect(stage.target, data_converter=pydantic_data_converter, plugins=[plugin])
     await stage.ready(stage.observer)
-    ending = await stage.decide("refund-observed", refund("o-1002", "900.00"), client=client, queue=OBSERVED_QUEUE)
+    ending = await stage.decide("refund-observed", refund("o-1002", "9000.00"), client=client, queue=OBSERVED_QUEUE)
     stage.show_ledger()
-    paid = ("o-1002", Decimal("900.00")) in stage.refunds()
+    paid = ("o-1002", Decimal("9000.00")) in stage.refunds()
     [decision] = [each for each in _decisions(stage) if each["workflow_id"] == "refund-observed"]
     recorded = f"{decision['decision']}, enforced {json.dumps(decision['enforced'])}"
     stage.fact(f"journal: {recorded}: {decision['reason']}")
@@ -226,6 +285,8 @@ def _rejected(ending: Ending, how: str, *, unchanged: bool) -> Outcome:
 SCENES = (
     Scene("A refund within the limit", "completed; 1 refund paid", allowed_refund),
     Scene("A refund above the limit", "denied by refunds-limit; ledger unchanged", refund_above_the_limit),
+    Scene("A refund that a person agrees to", "completed after finance agreed; 1 refund paid", agreed_refund),
+    Scene("A child with fewer rights", "30.00 completed; 60.00 and an export denied", restricted_child),
     Scene("An export with card numbers", "denied by exports-without-cards; exports unchanged", forbidden_fields),
     Scene("A deletion by an agent", "denied by deletions-by-people; ledger unchanged", deletion_by_an_agent),
     Scene("The same deletion by a person", "completed; 2 customers left", deletion_by_a_person),

@@ -16,7 +16,7 @@ from temporalio.worker import Worker
 
 from exequatur import AuthorizationPlugin, ExequaturError
 from workflows.activities import Operations
-from workflows.agent import LedgerMigration, OperationsAgent
+from workflows.agent import LedgerMigration, OperationsAgent, RefundCase, RefundDesk
 from workflows.ledger import Ledger
 
 READY = "The worker is ready"
@@ -44,7 +44,7 @@ async def serve(options: argparse.Namespace) -> None:
         async with Worker(
             client,
             task_queue=options.task_queue,
-            workflows=[OperationsAgent, LedgerMigration],
+            workflows=[OperationsAgent, RefundDesk, RefundCase, LedgerMigration],
             activities=[] if options.workflows_only else activities,
             activity_executor=executor,
             max_concurrent_activities=_THREADS,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from exequatur.lazy import importer
 
 if TYPE_CHECKING:
-    from exequatur.errors import ConfigurationError, ExequaturError, PolicyError
+    from exequatur.approvals import OpenChallenge, approve, list_challenges, reject
+    from exequatur.errors import ChallengeError, ConfigurationError, ExequaturError, PolicyError
     from exequatur.failures import (
         AuthorizationDenied,
         AuthorizationRevoked,
@@ -21,28 +22,37 @@ if TYPE_CHECKING:
     from exequatur.plugin import AuthorizationPlugin
     from exequatur.policy.action import action
     from exequatur.settings import ObserveRule, Settings
+    from exequatur.testing.refusal import Refusal, refusal_of
 
 __all__ = [
     "AuthorizationDenied",
     "AuthorizationPlugin",
     "AuthorizationRevoked",
     "AuthorizationUnavailable",
+    "ChallengeError",
     "ConfigurationError",
     "ExequaturError",
     "GrantRejected",
     "ObserveRule",
+    "OpenChallenge",
     "PolicyError",
     "Principal",
     "ReceiptRejected",
+    "Refusal",
     "Settings",
     "acting_as",
     "action",
+    "approve",
+    "list_challenges",
+    "refusal_of",
+    "reject",
 ]
 
 __getattr__ = importer(
     __name__,
     {
-        "errors": ("ConfigurationError", "ExequaturError", "PolicyError"),
+        "approvals": ("OpenChallenge", "approve", "list_challenges", "reject"),
+        "errors": ("ChallengeError", "ConfigurationError", "ExequaturError", "PolicyError"),
         "failures": (
             "AuthorizationDenied",
             "AuthorizationRevoked",
@@ -55,5 +65,6 @@ __getattr__ = importer(
         "plugin": ("AuthorizationPlugin",),
         "policy.action": ("action",),
         "settings": ("ObserveRule", "Settings"),
+        "testing.refusal": ("Refusal", "refusal_of"),
     },
 )

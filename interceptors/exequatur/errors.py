@@ -43,6 +43,18 @@ class ReplayedRequestError(ExequaturError):
     """The same request was already used for the same run and attempt."""
 
 
+class RepeatedRequestError(ReplayedRequestError):
+    """It was, and Temporal has scheduled that attempt once more since then: the activity was reset."""
+
+
+class UndecidedError(ExequaturError):
+    """What a workflow asks for cannot be decided or recorded now; its task fails and is tried again."""
+
+
+class ChallengeError(ExequaturError):
+    """What a run waits for cannot be listed, found or answered; the message names the next step."""
+
+
 class EvidenceError(ExequaturError):
     """Evidence is malformed, inconsistent or cannot be read."""
 

@@ -40,6 +40,14 @@ class GrantRejected(AuthorizationFailure):
     """A grant, delegation or request is missing, malformed, forged, wrongly bound, replayed or expired."""
 
 
+class AuthorizationChallenge(AuthorizationFailure):
+    """People would have to agree, or the run's grant was renewed: the run's own worker answers it and asks again.
+
+    ``details[0]`` holds the signed ``challenge`` besides, or the new grant as ``renewal``. Workflow code does not meet
+    it: what cannot be answered is raised there as :class:`AuthorizationDenied`.
+    """
+
+
 class AuthorizationUnavailable(AuthorizationFailure):
     """Authorization could not be decided in time; another worker, or this one later, may be able to."""
 
@@ -56,5 +64,12 @@ class ReceiptRejected(AuthorizationFailure):
 
 FAILURE_TYPES: frozenset[str] = frozenset(
     cls.__name__
-    for cls in (AuthorizationDenied, GrantRejected, AuthorizationUnavailable, AuthorizationRevoked, ReceiptRejected)
+    for cls in (
+        AuthorizationDenied,
+        GrantRejected,
+        AuthorizationChallenge,
+        AuthorizationUnavailable,
+        AuthorizationRevoked,
+        ReceiptRejected,
+    )
 )

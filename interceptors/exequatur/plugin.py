@@ -13,7 +13,6 @@ from typing import Any
 import temporalio.activity
 import temporalio.client
 import temporalio.worker
-import temporalio.worker._worker
 from temporalio.api.common.v1 import Payload
 from temporalio.client import ClientConfig, WorkflowHistory
 from temporalio.common import HeaderCodecBehavior, RawValue
@@ -23,6 +22,7 @@ from temporalio.service import ConnectConfig, ServiceClient
 from temporalio.worker import (
     ActivityInboundInterceptor,
     FixedSizeSlotSupplier,
+    NexusOperationInboundInterceptor,
     Replayer,
     ReplayerConfig,
     Worker,
@@ -39,15 +39,20 @@ from exequatur.authority.embedded import EmbeddedAuthority
 from exequatur.authority.state import open_state
 from exequatur.errors import ConfigurationError, PolicyError
 from exequatur.gate.activity import ActivityInbound
-from exequatur.gate.client import ClientOutbound, GrantIssuer
+from exequatur.gate.client import ClientOutbound
+from exequatur.gate.client.asking import acting_for
+from exequatur.gate.client.operations import Question
+from exequatur.gate.client.service import AskingService
 from exequatur.gate.codec import ObservingCodec
 from exequatur.gate.gate import EARLIEST, LATEST, Gate, check_decidable
+from exequatur.gate.issuing import ActionOrder, Authority
 from exequatur.gate.metrics import Metrics
+from exequatur.gate.nexus import NexusInbound
 from exequatur.gate.platform import check_platform
 from exequatur.gate.revocations import Revocations, revocation
 from exequatur.gate.serving import Serving
 from exequatur.gate.shadow import Shadow
-from exequatur.gate.slots import FixedSlots, GatedSlots
+from exequatur.gate.slots import FixedSlots, GatedSlots, GatedTuner
 from exequatur.gate.workflow import WorkflowInbound
 from exequatur.identity.principal import Principal
 from exequatur.identity.workload import Workload
@@ -73,14 +78,14 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
         self,
         *,
         gate: Gate,
-        issuer: GrantIssuer,
+        authority: Authority,
         serving: Serving,
         principal: Principal | None = None,
     ) -> None:
         check_platform()
         warm_up()
         self.gate = gate
-        self._issuer = issuer
+        self._authority = gate.authority = authority
         self._serving = serving
         self._principal = principal
         self._interceptor = _Interceptor(self)
@@ -134,11 +139,11 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
             provenance=offer.provenance,
         )
         check_decidable(bundle)
-        authority.gate = gate
+        authority.judge_by(gate)
         if settings.shadow_policies:
             gate.shadow = Shadow(gate, settings.shadow_policies)
         serving = Serving(gate, state.journal, source, state.path)
-        return cls(gate=gate, issuer=authority, serving=serving, principal=principal)
+        return cls(gate=gate, authority=authority, serving=serving, principal=principal)
 
     @property
     def in_force(self) -> InForceReport:
@@ -192,6 +197,11 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
             )
         )
 
+    async def _ask(self, question: Question) -> None:
+        """Ask for a call that goes straight to the server."""
+        principal = await acting_for(question.what, lambda: self._principal, self._serving.refresh)
+        await self._authority.authorize(ActionOrder(principal, question.action, question.workflow_id, question.facts))
+
     # What the SDK calls.
 
     def name(self) -> str:
@@ -199,6 +209,8 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
 
     def configure_client(self, config: ClientConfig) -> ClientConfig:
         self._instrument(config)
+        if "service_client" in config:  # a test's client has none
+            config["service_client"] = AskingService.around(config["service_client"], self._ask)
         return config
 
     async def connect_service_client(
@@ -218,8 +230,7 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
             return config  # registered twice
         self._check_outermost(client)
         config["workflow_runner"] = _passing_through(config["workflow_runner"])
-        if config.get("activities"):
-            self._gate_slots(config)
+        self._gate_slots(config)
         return config
 
     async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:
@@ -231,7 +242,9 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
                 self.gate.metrics = Metrics(runtime.metric_meter)
                 self.gate.metrics.policy_in_force(self.gate.policy.bundle.digest, self.gate.policy.provenance)
                 config = worker.config(active_config=True)
+                _check_runner(config["workflow_runner"])
                 names = _activity_names(config)
+                self._check_slots(config, worker.client.namespace)
                 await self._enter_judging(stack, _named_activities(config))
                 await asyncio.to_thread(self._serving.adopt)
                 stack.enter_context(self.gate.workload.covering(worker.client.namespace, worker.task_queue, names))
@@ -263,6 +276,8 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
             AbstractAsyncContextManager[AsyncIterator[WorkflowReplayResult]],
         ],
     ) -> AbstractAsyncContextManager[AsyncIterator[WorkflowReplayResult]]:
+        if runner := replayer.config(active_config=True).get("workflow_runner"):
+            _check_runner(runner)
         return next(replayer, histories)
 
     def _instrument(self, config: ClientConfig | ReplayerConfig) -> None:
@@ -306,40 +321,44 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
                 f"{type(first).__name__} runs before the gate and could act without authorization; list "
                 "AuthorizationPlugin after the plugin that puts it in front"
             )
-        if not isinstance(active["data_converter"].payload_codec, ObservingCodec):
-            raise ConfigurationError(
-                "Another plugin replaced the data converter, so the gate cannot see payloads; list AuthorizationPlugin "
-                "after it"
-            )
+        _check_converter(active["data_converter"])
 
     def _gate_slots(self, config: WorkerConfig) -> None:
-        """Let the worker take activity tasks only while it can authorize."""
-        # The SDK warns of too few threads from numbers that it does not see behind a slot supplier of ours.
-        temporalio.worker._worker._warn_if_activity_executor_max_workers_is_inconsistent(config)
-        tuner = config.get("tuner") or WorkerTuner.create_fixed(
-            workflow_slots=config.pop("max_concurrent_workflow_tasks", None),
-            activity_slots=config.pop("max_concurrent_activities", None),
-            local_activity_slots=config.pop("max_concurrent_local_activities", None),
-            nexus_slots=config.pop("max_concurrent_nexus_tasks", None),
-        )
+        """Let the worker take activity tasks only while it can authorize.
+
+        Also where there are no activities: a plugin that comes later may bring some.
+        """
+        given = config.get("tuner")
+        if given is None:
+            activities_max = config.get("max_concurrent_activities")
+            nexus_max = config.get("max_concurrent_nexus_tasks")
+            tuner = WorkerTuner.create_fixed(
+                workflow_slots=config.pop("max_concurrent_workflow_tasks", None),
+                activity_slots=config.pop("max_concurrent_activities", None),
+                local_activity_slots=config.pop("max_concurrent_local_activities", None),
+                nexus_slots=config.pop("max_concurrent_nexus_tasks", None),
+            )
+        else:
+            tuner, activities_max, nexus_max = given, given._get_activities_max(), given._get_nexus_tasks_max()
         slots = _activity_slots(tuner)
         if isinstance(slots, FixedSizeSlotSupplier):
             slots = FixedSlots(slots)
-        if not isinstance(slots, temporalio.worker.CustomSlotSupplier):
+        if isinstance(slots, temporalio.worker.CustomSlotSupplier):
+            gated = GatedSlots(self.gate, slots)
+            config["tuner"] = GatedTuner(tuner, gated, activities_max=activities_max, nexus_max=nexus_max)
+
+    def _check_slots(self, config: WorkerConfig, namespace: str) -> None:
+        """Now that all plugins have configured the worker: may its slots be withheld, and can they?"""
+        names, tuner = _activity_names(config), config.get("tuner")
+        slots = None if tuner is None else _activity_slots(tuner)
+        if isinstance(slots, GatedSlots):
+            queue = config["task_queue"]
+            slots.observing = all(self.gate.settings.observes(namespace, queue, name) for name in names)
+        elif names:
             logger.warning(
-                "A resource-based tuner cannot be withheld: a worker that cannot authorize goes on polling and fails "
-                "activities retryably"
+                "A resource-based tuner cannot be withheld, nor one that a plugin sets that is listed after "
+                "AuthorizationPlugin: a worker that cannot authorize goes on polling and fails activities retryably"
             )
-            config["tuner"] = tuner
-            return
-        namespace, queue = config["client"].namespace, config["task_queue"]
-        observing = all(self.gate.settings.observes(namespace, queue, name) for name in _activity_names(config))
-        config["tuner"] = WorkerTuner.create_composite(
-            workflow_supplier=tuner._get_workflow_task_slot_supplier(),
-            activity_supplier=GatedSlots(self.gate, slots, observing=observing),
-            local_activity_supplier=tuner._get_local_activity_task_slot_supplier(),
-            nexus_supplier=tuner._get_nexus_slot_supplier(),
-        )
 
 
 class _Interceptor(temporalio.client.Interceptor, temporalio.worker.Interceptor):
@@ -355,7 +374,13 @@ class _Interceptor(temporalio.client.Interceptor, temporalio.worker.Interceptor)
         before, innermost = None, next
         while hasattr(innermost, "next"):
             before, innermost = innermost, innermost.next
-        ours = ClientOutbound(innermost, plugin._issuer, lambda: plugin._principal, plugin._serving.refresh)
+        client: Any = getattr(innermost, "_client", None)
+        if client is not None:
+            # A process without a worker would show statements that are to be as confidential as the payloads.
+            _check_converter(client.config(active_config=True)["data_converter"])
+        ours = ClientOutbound(
+            innermost, plugin._authority, lambda: plugin._principal, plugin._serving.refresh, plugin.gate
+        )
         if before is None:
             return ours
         before.next = ours
@@ -363,6 +388,9 @@ class _Interceptor(temporalio.client.Interceptor, temporalio.worker.Interceptor)
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
         return ActivityInbound(next, self.plugin.gate)
+
+    def intercept_nexus_operation(self, next: NexusOperationInboundInterceptor) -> NexusOperationInboundInterceptor:
+        return NexusInbound(next, self.plugin.gate)
 
     def workflow_interceptor_class(
         self, input: WorkflowInterceptorClassInput
@@ -376,6 +404,25 @@ def _observed(converter: DataConverter) -> DataConverter:
     Raises:
         ConfigurationError: It does not pass raw values through.
     """
+    _check_raw_values(converter)
+    return dataclasses.replace(converter, payload_codec=ObservingCodec.around(converter.payload_codec))
+
+
+def _check_converter(converter: DataConverter) -> None:
+    """What is in use must still be what :func:`_observed` gave, whatever plugins came later.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if not isinstance(converter.payload_codec, ObservingCodec):
+        raise ConfigurationError(
+            "Another plugin replaced the data converter, so the gate cannot see payloads; list AuthorizationPlugin "
+            "after it"
+        )
+    _check_raw_values(converter)
+
+
+def _check_raw_values(converter: DataConverter) -> None:
     probe = Payload(metadata={"encoding": b"binary/plain"}, data=b"\x00")
     try:
         passed = converter.payload_converter.to_payloads([RawValue(probe)]) == [probe]
@@ -386,13 +433,27 @@ def _observed(converter: DataConverter) -> DataConverter:
             f"{converter.payload_converter_class.__name__} does not pass temporalio.common.RawValue through; derive it "
             "from CompositePayloadConverter"
         )
-    return dataclasses.replace(converter, payload_codec=ObservingCodec.around(converter.payload_codec))
 
 
 def _passing_through(runner: WorkflowRunner) -> WorkflowRunner:
     if isinstance(runner, SandboxedWorkflowRunner):
         return dataclasses.replace(runner, restrictions=runner.restrictions.with_passthrough_modules(*PASSTHROUGH))
     return runner
+
+
+def _check_runner(runner: WorkflowRunner) -> None:
+    """Inside the sandbox a module with native code would be imported anew, and end the process.
+
+    Raises:
+        ConfigurationError: A plugin that came later gave another runner.
+    """
+    if isinstance(runner, SandboxedWorkflowRunner):
+        restrictions = runner.restrictions
+        if not restrictions.passthrough_all_modules and not restrictions.passthrough_modules >= set(PASSTHROUGH):
+            raise ConfigurationError(
+                "Another plugin replaced the workflow runner, so the gate cannot run in its sandbox; list "
+                "AuthorizationPlugin after it"
+            )
 
 
 def _activity_slots(tuner: WorkerTuner) -> Any:

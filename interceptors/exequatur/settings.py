@@ -170,7 +170,26 @@ class Settings(BaseModel):
         {},
         description="Workflow type to the other types that its runs may continue as new.",
     )
+    open_messages: tuple[Glob, ...] = Field(
+        (),
+        description="Globs of `kind:name`, for example `query:__temporal_workflow_metadata`, of the signals, queries "
+        "and updates that a run takes without a permit.",
+    )
     grant_ttl: Interval = Field(timedelta(hours=24), description="How long a grant is valid.")
+    schedule_grant_ttl: Interval = Field(
+        timedelta(days=90),
+        description="How long the grant of a schedule is valid; updating the schedule makes another.",
+    )
+    max_lifetime: Duration = Field(
+        timedelta(days=30),
+        description="How long after its first grant a run may have that renewed, where policies permit `grant.renew`.",
+    )
+    permit_ttl: Interval = Field(
+        timedelta(hours=1), description="How long a client's permit for one message or activity is valid."
+    )
+    approval_wait: Interval = Field(
+        timedelta(days=7), description="How long a run waits for approvals at most; a policy may ask for less."
+    )
     start_within: Interval = Field(
         timedelta(minutes=1), description="How soon after its grant was issued a run must start."
     )
@@ -333,7 +352,7 @@ _COMBINATIONS = (
     ),
 )
 
-_LISTS = ("allow_ungoverned", "recorded_queues")
+_LISTS = ("allow_ungoverned", "recorded_queues", "open_messages")
 _JSON = {"observe": '[{"task_queue": "batch-*"}]', "continues_as": '{"Order": ["OrderV2"]}'}
 
 

@@ -116,8 +116,12 @@ class Bench:
         }
         self.journals: EvidenceReader = journals_in(runs.journal)
         self.trust = read_trust(runs.trust)
-        exempt = self.runs[EXEMPT][0].workflow_execution_started_event_attributes.workflow_type.name
-        self._exempting = AuditTrust(self.trust.anchors, ungoverned=(exempt,))
+        exempt = [
+            events[0].workflow_execution_started_event_attributes.workflow_type.name
+            for name, events in self.runs.items()
+            if name == EXEMPT
+        ]
+        self._exempting = AuditTrust(self.trust.anchors, ungoverned=tuple(exempt))
         self._loop = asyncio.new_event_loop()
         for name in [name for name in self.runs if name.startswith(ENCODED)]:
             # Also as an auditor with the converter sees them, so that the statements in them can be bent.

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from exequatur.audit.decided import Decided, as_recorded, asked_of, of_record, reset_of
+from exequatur.audit.decided import Decided, as_recorded, asked_of, of_record, own_question_of
 from exequatur.audit.evidence import DecisionRecord
 from exequatur.authoring.request import ask
 from exequatur.errors import EvidenceError
@@ -86,17 +86,17 @@ def test_policies_that_read_more_than_the_record_holds_are_not_answered_for() ->
 def test_a_denied_reset_is_the_question_that_was_answered() -> None:
     reset = decided(BUNDLE, decision="deny", policies=[], arguments="{}", activity_type="other")
     asked = asked_of(reset, BUNDLE)
-    assert reset_of(reset, asked, BUNDLE) is None  # the activity itself is denied in the same way
+    assert own_question_of(reset, asked, BUNDLE) is None  # the activity itself is denied in the same way
     bundle = PolicyBundle.from_parts(
         '@id("all") permit(principal, action, resource);'
         '@id("no-reset") forbid(principal, action == Action::"workflow.reset", resource);'
     )
     denied = decided(bundle, decision="deny", policies=["no-reset"], arguments="{}")
-    found = reset_of(denied, asked_of(denied, bundle), bundle)
+    found = own_question_of(denied, asked_of(denied, bundle), bundle)
     assert found is not None
     assert found.action == "workflow.reset"
     allowed = decided(bundle, policies=["all"], arguments="{}")
-    assert reset_of(allowed, asked_of(allowed, bundle), bundle) is None
+    assert own_question_of(allowed, asked_of(allowed, bundle), bundle) is None
 
 
 @pytest.mark.parametrize("changes", [{"facts": "[]"}, {"arguments": "x"}, {"principal": "nobody"}])

@@ -342,6 +342,8 @@ def test_arithmetic_with_an_argument_may_overflow_and_with_a_count_of_the_gate_d
     ("annotation", "entities", "message"),
     [
         ("ops, 2, 24h", ENTITIES, None),
+        ("Role::ops, 2, 24h", ENTITIES, None),
+        ("User::ops, 2, 24h", ENTITIES, "no User::ops"),
         ("ops", ENTITIES, "3"),
         ("ops, 0, 24h", ENTITIES, "0 people"),
         ("ops, 2, soon", ENTITIES, "time"),

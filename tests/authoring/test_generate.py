@@ -19,6 +19,7 @@ from exequatur.policy.action import ActionMark, mark_of
 from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.schema import SchemaModel, read_schema
 from exequatur.policy.shapes import arguments_of
+from exequatur.policy.told import OWN_ACTIONS, untold
 from exequatur.policy.types import STRING, EntityType, RecordType, written
 from tests.policy.test_shapes import ANNOTATIONS, typed
 
@@ -102,7 +103,8 @@ def test_the_committed_schema_of_the_reference_application_is_that_of_its_code()
 
 def test_the_base_model_stands_by_itself() -> None:
     model = read_schema(base_model())
-    assert set(model.actions) == {"activity", "workflow.start", "workflow.reset"}
+    assert set(model.actions) == {"activity", "messages", "operations", "schedules"} | OWN_ACTIONS
+    assert [list(untold(model.actions[name])) for name in OWN_ACTIONS] == [[]] * len(OWN_ACTIONS)
     assert model_of(generate({})).actions.keys() == model.actions.keys()
 
 

@@ -129,7 +129,7 @@ def of_policies(policies: list[dict[str, Any]]) -> list[str]:
     return [policy["id"] for policy in policies]
 
 
-REFUND = '{"refund": {"order_id": "o-1", "amount": 600, "reason": "late"}}'
+REFUND = '{"refund": {"order_id": "o-1", "amount": 6000, "reason": "late"}}'
 OPERATOR = ("--principal", 'Agent::"ops"', "--parent", 'Role::"operations"')
 
 
@@ -138,9 +138,9 @@ def test_a_question_of_ones_own_is_explained(exequatur: Run) -> None:
     assert (ended.code, ended.err) == (0, "")
     assert 'DENIED  Agent::"ops" may not run refund_order' in ended.out
     assert "refunds-limit (forbid)" in ended.out
-    assert "refunds.cedar:10:1" in ended.out
-    assert '| when { context.args.refund.amount.greaterThan(decimal("500.00")) };' in ended.out
-    assert "argument: context.args.refund.amount must be at most 500.00, and is 600.0 [refunds-limit]" in ended.out
+    assert "refunds.cedar:25:1" in ended.out
+    assert '| when { context.args.refund.amount.greaterThan(decimal("5000.00")) };' in ended.out
+    assert "argument: context.args.refund.amount must be at most 5000.00, and is 6000.0 [refunds-limit]" in ended.out
 
 
 def test_an_explanation_as_json_has_every_part(exequatur: Run) -> None:
@@ -262,7 +262,7 @@ def test_who_can_and_can_answer_for_people_and_for_machines(exequatur: Run) -> N
     ended = exequatur("policy", "who-can", "refund_order", "--policies", REFERENCE)
     assert (ended.code, ended.err) == (0, "")
     assert 'it depends anyone in Role::"operations" (Agent, User, Service): refunds-by-operations' in ended.out
-    assert 'unless context.args.refund.amount.greaterThan(decimal("500.00"))  [refunds-limit]' in ended.out
+    assert 'unless context.args.refund.amount.greaterThan(decimal("5000.00"))  [refunds-limit]' in ended.out
     found = document(
         exequatur("policy", "who-can", "refund_order", "--args", REFUND, "--policies", REFERENCE, "--json")
     )

@@ -29,7 +29,7 @@ from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from exequatur import AuthorizationPlugin, Principal, Settings
-from exequatur.gate.client import GrantOrder
+from exequatur.gate.issuing import GrantOrder
 from exequatur.gate.wire import ACTIVITY_HEADER, RECEIPT, START_HEADER, payloads_digest, start_header
 from exequatur.lineage.record import Record, read
 from exequatur.statements.jws import Token, parse, sign
@@ -254,7 +254,7 @@ class Stage:
             authorization: Changes to ``authorization_details``.
             changes: Changes to the claims.
         """
-        issuer: Any = self.plugin._issuer
+        issuer: Any = self.plugin._authority
         order = GrantOrder(
             principal=BOT,
             namespace="default",

@@ -204,7 +204,7 @@ async def test_a_grant_outside_of_its_time_is_refused(stage, when):
     s = await stage()
     workflow_id, now = unique(), time.time()
     times = (
-        {"iat": now - 50, "nbf": now - 50, "start_by": now - 10, "exp": now - 5}
+        {"iat": now - 50, "nbf": now - 50, "start_by": now - 10, "exp": now - 5, "renew_until": None}
         if when == "ended"
         else {"nbf": now + 200}
     )
@@ -218,8 +218,10 @@ async def test_a_grant_outside_of_its_time_is_refused(stage, when):
     assert deeds(workflow_id) == []
 
 
-async def test_a_run_that_outlives_its_grant_does_nothing_more(stage):
-    s = await stage(grant_ttl=timedelta(seconds=2), start_within=timedelta(seconds=1))
+async def test_a_run_that_outlives_a_grant_without_renewal_does_nothing_more(stage):
+    s = await stage(
+        grant_ttl=timedelta(seconds=2), start_within=timedelta(seconds=1), max_lifetime=timedelta(seconds=2)
+    )
     async with s.worker(WORKFLOWS, ACTIVITIES):
         handle = await s.start(Waits.run, "x")
         failure = await failure_of(handle)
@@ -241,7 +243,7 @@ class Impostor:
 async def test_a_forged_grant_gains_nothing(stage):
     s = await stage()
     workflow_id = unique()
-    state: Any = s.plugin._issuer
+    state: Any = s.plugin._authority
     forged = await s.grant("One", workflow_id, "x", signer=Impostor(state._state.grant_key), mode="observe")
     async with s.worker(WORKFLOWS, ACTIVITIES):
         handle = await s.start_with(headed(forged), One.run, "x", id=workflow_id)
@@ -253,7 +255,7 @@ async def test_a_forged_grant_gains_nothing(stage):
 async def test_a_grant_signed_with_the_credential_key_gains_nothing(stage):
     s = await stage()
     workflow_id = unique()
-    state: Any = s.plugin._issuer
+    state: Any = s.plugin._authority
     forged = await s.grant("One", workflow_id, "x", signer=state._state.credential_key)
     async with s.worker(WORKFLOWS, ACTIVITIES):
         handle = await s.start_with(headed(forged), One.run, "x", id=workflow_id)

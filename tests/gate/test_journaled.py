@@ -152,7 +152,7 @@ async def test_seals_are_on_record_and_the_whole_log_verifies(stage: Callable[..
     assert {seal.workflow_id for seal in seals} == {handle.id for handle in handles}
     assert {seal.outcome for seal in seals} == {"completed"}
     [file] = (s.state / "journal").glob("*.db")
-    assert verify(file) == len(s.records()) == 16
+    assert verify(file) == len(s.records()) == 21
     assert s.records()[0].kind == "bundle"
 
 
@@ -238,4 +238,4 @@ async def test_a_journal_that_stops_between_decision_and_receipt_keeps_the_recei
             writer.path.with_suffix(".aside").rename(writer.path)
             await eventually(lambda: writer.healthy)
     assert [receipt.outcome for receipt in s.statements("receipt", Receipt)] == ["completed"]
-    assert verify(writer.path) == 4
+    assert verify(writer.path) == 5

@@ -86,7 +86,7 @@ async def test_workers_inherit_the_plugin_from_their_client_and_use_the_sandbox_
     s = await stage()
     async with Worker(s.client, task_queue=s.queue, workflows=[Acts], activities=[act], activity_executor=s.executor):
         await runs(s, s.client, s.queue)
-    assert {"bundle", "decision", "receipt", "seal"} == {record.kind for record in s.records()}
+    assert {"authority", "bundle", "decision", "receipt", "seal"} == {record.kind for record in s.records()}
 
 
 @pytest.mark.filterwarnings("ignore:The same plugin type")  # the SDK's own advice
@@ -175,9 +175,8 @@ async def test_the_same_plugins_in_the_other_order_work(stage):
 
 async def test_a_plugin_that_replaces_the_data_converter_afterwards_is_a_clear_error(stage):
     s = await stage()
-    client = await s.connect(s.plugin, SimplePlugin("late", data_converter=lambda _: DataConverter.default))
     with pytest.raises(ConfigurationError, match="data converter"):
-        Worker(client, task_queue=s.queue, activities=[act], activity_executor=s.executor)
+        await s.connect(s.plugin, SimplePlugin("late", data_converter=lambda _: DataConverter.default))
 
 
 async def test_policies_read_the_fields_of_pydantic_models(stage):

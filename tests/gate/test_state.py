@@ -1,6 +1,8 @@
 """The state folder of an embedded authority: kept, shared, and refused when others could read it."""
 
+import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from exequatur import AuthorizationPlugin
+from exequatur import AuthorizationPlugin, Principal
 from exequatur.authority.state import open_state
 from exequatur.errors import ConfigurationError, StatementError
+from exequatur.gate.issuing import GrantOrder
+from exequatur.lineage.record import read
 from exequatur.statements.keys import SigningKey
 from exequatur.statements.models import Grant
 from exequatur.statements.trust import TrustStore
@@ -31,6 +35,8 @@ def test_a_state_folder_is_made_for_its_owner_only(state: Path) -> None:
         "keys": 0o700,
         "grant.pem": 0o600,
         "credential.pem": 0o600,
+        "permit.pem": 0o600,
+        "approval.pem": 0o600,
         "issuer": 0o600,
         "trust.jwks": 0o600,
         ".lock": 0o600,
@@ -43,8 +49,9 @@ def test_keys_and_issuer_are_kept_across_restarts(state: Path) -> None:
     assert first.issuer.startswith("dev:")
     assert first.grant_key.kid == second.grant_key.kid
     assert first.credential_key.kid == second.credential_key.kid
-    assert first.grant_key.kid != first.credential_key.kid
-    assert {anchor.kid for anchor in second.trust} == {first.grant_key.kid, first.credential_key.kid}
+    keys = {first.grant_key.kid, first.credential_key.kid, first.permit_key.kid, first.approval_key.kid}
+    assert len(keys) == 4
+    assert {anchor.kid for anchor in second.trust} == keys
 
 
 @pytest.mark.parametrize("name", ["keys/grant.pem", "keys/credential.pem", "issuer", "trust.jwks", "keys", ""])
@@ -163,6 +170,30 @@ def test_processes_that_make_the_folder_at_once_agree(tmp_path: Path) -> None:
     said = {process.communicate()[0] for process in processes}
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert len(said) == 1
-    assert len(said.pop().split()) == 5
-    assert len(list(TrustStore.from_jwks((tmp_path / "state" / "trust.jwks").read_bytes()))) == 2
+    assert len(said.pop().split()) == 7
+    assert len(list(TrustStore.from_jwks((tmp_path / "state" / "trust.jwks").read_bytes()))) == 4
     assert SigningKey.from_pem((tmp_path / "state" / "keys" / "grant.pem").read_bytes())
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_records_what_it_grants_in_a_journal_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "all.cedar").write_text(PERMIT_ALL)
+    plugin = AuthorizationPlugin.embedded(tmp_path / "policies", state_dir=tmp_path / "state")
+    order = GrantOrder(Principal("Agent", "bot"), "default", "One", "one-1", "queue", "A" * 43, "once", 0.0)
+
+    def grant() -> str:
+        return asyncio.run(plugin._authority.issue_grant(order))
+
+    grant()
+    child = os.fork()
+    if child == 0:
+        try:
+            grant()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    grant()
+    journals = sorted((tmp_path / "state" / "journal").glob("*.db"))
+    assert [[record.kind for record in read(file)].count("authority") for file in journals] == [2, 1]

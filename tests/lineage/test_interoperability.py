@@ -48,6 +48,11 @@ STATEMENTS: dict[str, tuple[str, SigningKey]] = {
     "seal": (SCENE.seal_under(SCENE.grant), SCENE.workflows.key),
     "heartbeat": (SCENE.mark(), SCENE.activities.key),
     "release": (SCENE.authority.release(), SCENE.authority.policy_key),
+    "permit": (SCENE.authority.permit(), SCENE.authority.permit_key),
+    "message": (SCENE.message_under(SCENE.grant), SCENE.workflows.key),
+    "nexus call": (SCENE.call_under(SCENE.grant), SCENE.workflows.key),
+    "challenge": (SCENE.challenge(), SCENE.activities.key),
+    "approval": (SCENE.authority.approval(SCENE.challenge()), SCENE.authority.approval_key),
 }
 """A statement of each kind, and the key that signed it."""
 

@@ -15,7 +15,7 @@ from exequatur.statements.models import Receipt, Seal
 from tests.lineage.chained import decision, receipt
 from tests.simulator import Scene
 
-KINDS = ("decision", "receipt", "seal", "bundle", "", "another")
+KINDS = ("decision", "receipt", "seal", "message", "authority", "bundle", "", "another")
 
 
 def test_a_decision_names_its_run_its_request_and_its_bundle() -> None:
@@ -42,6 +42,14 @@ def test_a_seal_is_about_its_run() -> None:
     text = scene.seal_under(scene.grant)
     claims = parse(text, Seal).claims
     assert subject_of("seal", text.encode()) == Subject(claims.workflow_id, claims.run_id)
+
+
+@pytest.mark.parametrize("kind", ["message", "authority"])
+def test_a_message_and_what_an_authority_decided_are_about_their_workflow(kind: str) -> None:
+    body = {"workflow_id": "refund-1", "run_id": "run-1", "kind": "signal", "bundle": digest("bundle")}
+    assert subject_of(kind, json.dumps(body).encode()) == Subject("refund-1", "run-1", None, digest("bundle"))
+    del body["run_id"]
+    assert subject_of(kind, json.dumps(body).encode()).run_id is None
 
 
 def test_a_receipt_of_a_later_version_is_still_found() -> None:

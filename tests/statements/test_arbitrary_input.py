@@ -23,9 +23,14 @@ from exequatur.statements.encoding import from_base64url, strict_json, to_base64
 from exequatur.statements.jws import check_signature, parse, type_of
 from exequatur.statements.models import (
     ALL,
+    Approval,
+    Challenge,
     Delegation,
     Grant,
     HeartbeatMark,
+    Message,
+    NexusCall,
+    Permit,
     Receipt,
     Release,
     Request,
@@ -48,6 +53,11 @@ HONEST: dict[type[Statement], tuple[str, str]] = {
     Seal: (SCENE.seal_under(SCENE.grant), SCENE.workflows.key.x),
     HeartbeatMark: (SCENE.mark(), SCENE.activities.key.x),
     Release: (SCENE.authority.release(), SCENE.authority.policy_key.x),
+    Permit: (SCENE.authority.permit(), SCENE.authority.permit_key.x),
+    Message: (SCENE.message_under(SCENE.grant), SCENE.workflows.key.x),
+    NexusCall: (SCENE.call_under(SCENE.grant), SCENE.workflows.key.x),
+    Challenge: (SCENE.challenge(), SCENE.activities.key.x),
+    Approval: (SCENE.authority.approval(SCENE.challenge()), SCENE.authority.approval_key.x),
 }
 """A token of each kind, and the public key that verifies it."""
 KINDS = st.sampled_from(ALL)
@@ -198,7 +208,7 @@ def test_no_set_of_tokens_passes_for_a_receipt(tokens: list[str], tail: bytes) -
 def test_no_bytes_pass_for_the_mark_of_heartbeat_details(data: bytes) -> None:
     details = [Payload(metadata={HEARTBEAT: data}, data=b"17")]
     with pytest.raises(StatementError):
-        verify_details(details, SCENE.authorized(), SCENE.info(), SCENE.trust)
+        verify_details(details, SCENE.info(), SCENE.trust, request=SCENE.core().hash(), site=SITE, leeway=5.0)
 
 
 @given(st.binary(max_size=100))

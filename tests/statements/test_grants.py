@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from exequatur.statements.verification import check_current, covers, matches
+from exequatur.statements.verification import check_current, covers, matches, narrowed
 from tests.simulator import AUD, NOW, Scene, Worker, authorize, bend, refused, wrongly_signed
 
 
@@ -197,3 +197,67 @@ def test_a_pattern_is_covered_only_when_that_is_certain(wider: list[str], narrow
 )
 def test_names_match_shell_patterns(name: str, pattern: str, matched: bool) -> None:
     assert matches(name, [pattern]) is matched
+
+
+# What a delegation keeps.
+
+NO = 'forbid(principal, action == Action::"delete", resource);'
+
+
+def restricted_to(**changes: Any) -> dict[str, Any]:
+    return {"authorization_details": (authorize(**changes),)}
+
+
+@pytest.mark.rule("D7")
+@pytest.mark.parametrize("given", [(), (NO.replace("delete", "other"),), (NO + " ",)], ids=str)
+def test_a_delegation_that_leaves_out_what_its_parent_is_forbidden_is_refused(
+    scene: Scene, given: tuple[str, ...]
+) -> None:
+    grant = scene.authority.grant(authorization=authorize(forbid=(NO,)))
+    with refused("D7"):
+        scene.chain(grant, scene.delegation_under(grant, **restricted_to(forbid=given)))
+
+
+@pytest.mark.rule("D7")
+def test_a_grandchild_is_forbidden_what_its_parent_was(scene: Scene) -> None:
+    more = NO.replace("delete", "other")
+    first = scene.delegation_under(scene.grant, **restricted_to(forbid=(NO,)))
+    second = scene.delegation_under(first, 2, **restricted_to(forbid=(more, NO)))
+    assert scene.chain(scene.grant, first, second).authorization.forbid == (more, NO)
+    with refused("D7"):
+        scene.chain(scene.grant, first, scene.delegation_under(first, 2, **restricted_to(forbid=(more,))))
+
+
+@pytest.mark.rule("D8")
+@pytest.mark.parametrize("until", [None, NOW + 61], ids=str)
+def test_a_delegation_that_goes_on_after_its_parents_restriction_is_refused(scene: Scene, until: float | None) -> None:
+    first = scene.delegation_under(scene.grant, **restricted_to(until=NOW + 60))
+    assert scene.chain(scene.grant, first, scene.delegation_under(first, 2, **restricted_to(until=NOW + 60)))
+    with refused("D8"):
+        scene.chain(scene.grant, first, scene.delegation_under(first, 2, **restricted_to(until=until)))
+
+
+@pytest.mark.rule("D5")
+def test_under_a_grant_that_is_renewed_a_delegation_may_be_made_after_its_end_and_has_ended(scene: Scene) -> None:
+    late = {"iat": NOW, "exp": NOW - 1}
+    grant = scene.authority.grant(renew_until=NOW + 86_400)
+    chain = scene.chain(grant, scene.delegation_under(grant, **late))
+    with refused("G4"):
+        check_current(chain, NOW, 60)
+
+
+@pytest.mark.parametrize(
+    ("these", "those", "both"),
+    [
+        (["*"], ["a", "b*"], {"a", "b*"}),
+        (["a", "b"], ["b", "c"], {"b"}),
+        (["a*"], ["ab", "b"], {"ab"}),
+        (["ab", "b"], ["a*"], {"ab"}),
+        (["a*"], ["*b"], set()),
+        (["a*"], ["ab*"], set()),
+        (["a?", "ab"], ["a?", "*"], {"a?", "ab"}),
+        ([], ["*"], set()),
+    ],
+)
+def test_patterns_are_narrowed_to_what_both_certainly_match(these: list[str], those: list[str], both: set[str]) -> None:
+    assert set(narrowed(these, those)) == both

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from temporalio.api.common.v1 import Payload
 
+from exequatur.errors import StatementError
 from exequatur.gate.wire import (
     ACTIVITY_HEADER,
     MAX_HEADER_BYTES,
@@ -98,3 +99,11 @@ def test_the_digest_of_one_payload_is_that_of_the_description(scene: Scene) -> N
     by_hand = b"\x00\x00\x00\x08encoding\x00\x00\x00\x0ajson/plain" + b"\x00\x00\x00\x00\x00\x00\x00\x09" + b'"charged"'
     assert payload_hash(scene.result) == hashlib.sha256(by_hand).digest()
     assert json.loads(start_header(["a", "b"]).data) == "a~b"
+
+
+def test_what_a_refusal_says_of_foreign_headers_is_short_however_long_their_names_are() -> None:
+    headers = {f"{PREFIX}{letter}{'x' * 1_500_000}": FOREIGN for letter in "abcdefgh"}
+    for read in (read_start_header, read_activity_header):
+        with pytest.raises(StatementError, match="H1") as raised:
+            read(headers)
+        assert len(str(raised.value)) < 500

@@ -1,5 +1,6 @@
 """Rules M: may this attempt believe the heartbeat details that an earlier one left?"""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -7,15 +8,26 @@ from temporalio.api.common.v1 import Payload
 
 from exequatur.gate.heartbeat import verify_details
 from exequatur.statements.encoding import digest
-from tests.simulator import Scene, Worker, bend, refused
+from tests.simulator import NOW, SITE, Scene, Worker, bend, refused
 
 
-def verify(scene: Scene, details: list[Payload], **info: Any) -> None:
-    verify_details(details, scene.authorized(), scene.info(**info), scene.trust)
+def verify(scene: Scene, details: list[Payload], **info: Any) -> bool:
+    """Whether the details are of a later attempt; the attempt that gets them was scheduled a minute before the mark."""
+    scheduled = {"current_attempt_scheduled_time": datetime.fromtimestamp(NOW - 60, UTC)}
+    request = scene.authorized().request.claims.jti
+    return verify_details(details, scene.info(**scheduled | info), scene.trust, request=request, site=SITE, leeway=5.0)
 
 
 def test_honest_details_are_believed(scene: Scene) -> None:
-    verify(scene, scene.marked(scene.activities.credential, scene.mark()))
+    assert not verify(scene, scene.marked(scene.activities.credential, scene.mark()))
+
+
+@pytest.mark.rule("M3")
+@pytest.mark.parametrize("attempt", [2, 7])
+def test_the_details_of_a_later_attempt_are_those_of_a_reset_if_they_are_older(scene: Scene, attempt: int) -> None:
+    later = {"current_attempt_scheduled_time": datetime.fromtimestamp(NOW + 60, UTC)}
+    marked = scene.marked(scene.activities.credential, scene.mark(attempt=attempt))
+    assert verify(scene, marked, attempt=2, **later)
 
 
 @pytest.mark.rule("M1")

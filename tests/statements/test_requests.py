@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from exequatur.statements.encoding import digest
-from exequatur.statements.requests import split
+from exequatur.statements.models import Restriction
+from exequatur.statements.requests import Held, split
 from tests.simulator import NOW, Scene, Worker, authorize, bend, refused
 
 
@@ -197,3 +198,54 @@ def test_a_request_of_a_run_whose_start_its_grant_does_not_cover_is_refused(scen
 @pytest.mark.rule("R15")
 def test_a_request_from_before_a_reset_is_told_apart(scene: Scene) -> None:
     assert scene.authorized(run_id="run-2").after_reset
+
+
+NO = 'forbid(principal, action == Action::"delete", resource);'
+OTHER = 'forbid(principal, action == Action::"refund", resource);'
+
+
+def test_a_request_that_nothing_restricts_is_held_to_nothing(scene: Scene) -> None:
+    assert scene.authorized().held is None
+    request = scene.request_under(scene.grant, restriction=Restriction())
+    assert scene.authorized(scene.header(request=request)).held is None
+
+
+@pytest.mark.rule("R16")
+def test_a_request_is_held_to_its_own_restriction_and_to_its_leafs(scene: Scene) -> None:
+    grant = scene.authority.grant(authorization=authorize(forbid=(NO,), until=NOW + 60))
+    own = Restriction(activities=("charge",), until=NOW + 30, forbid=(OTHER, NO))
+    held = scene.authorized(scene.header(grant=grant, request=scene.request_under(grant, restriction=own))).held
+    assert held == Held(("charge",), NOW + 30, (NO, OTHER))
+    later = own.model_copy(update={"until": NOW + 90})
+    held = scene.authorized(scene.header(grant=grant, request=scene.request_under(grant, restriction=later))).held
+    assert held == Held(("charge",), NOW + 60, (NO, OTHER))
+    held = scene.authorized(scene.header(grant=grant, request=scene.request_under(grant))).held
+    assert held == Held(None, NOW + 60, (NO,))
+
+
+@pytest.mark.rule("R16")
+def test_a_request_may_hold_as_much_as_request_and_leaf_hold_together(scene: Scene) -> None:
+    texts = tuple(f"// {n}\n{NO}" for n in range(32))
+    grant = scene.authority.grant(authorization=authorize(forbid=texts[:16]))
+    request = scene.request_under(grant, restriction=Restriction(forbid=texts[16:]))
+    held = scene.authorized(scene.header(grant=grant, request=request)).held
+    assert held is not None
+    assert held.forbid == texts
+
+
+@pytest.mark.rule("R3")
+def test_a_request_whose_restriction_was_taken_out_is_refused(scene: Scene) -> None:
+    request = scene.request_under(scene.grant, restriction=Restriction(forbid=(NO,)))
+    with refused("C4"):
+        scene.authorized(scene.header(request=bend(request, scene.attacker, restriction=None)))
+
+
+@pytest.mark.rule("V6")
+@pytest.mark.parametrize(
+    "restriction",
+    [[], "x", {"permit": ["x"]}, {"forbid": "x"}, {"forbid": ["x" * 2001]}, {"forbid": ["x"] * 17}, {"until": "soon"}],
+    ids=str,
+)
+def test_a_restriction_that_is_none_makes_the_request_unreadable(scene: Scene, restriction: Any) -> None:
+    with refused("V6"):
+        scene.authorized(scene.header(request=bend(scene.request, scene.workflows.key, restriction=restriction)))

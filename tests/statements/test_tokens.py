@@ -177,7 +177,7 @@ def test_a_claim_that_is_missing_is_refused_and_named(scene: Scene) -> None:
         {"policies": "start"},
         {"policies": {}},
         {"mode": "off"},
-        {"ver": 2},
+        {"ver": 3},
         {"bundle": "too short"},
         {"authorization_details": []},
         {"attributes": []},

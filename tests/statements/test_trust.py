@@ -104,8 +104,8 @@ def test_a_kid_is_its_keys_thumbprint(key: SigningKey) -> None:
 @pytest.mark.parametrize(
     "typ", [("exequatur-receipt+jwt",), (Delegation.typ,), ("*",), (Grant.typ, WorkloadCredential.typ)], ids=str
 )
-def test_an_anchor_has_one_of_two_roles(key: SigningKey, typ: tuple[str, ...]) -> None:
-    with pytest.raises(ConfigurationError, match="exactly one of exequatur-grant"):
+def test_an_anchor_has_one_role_of_an_authority(key: SigningKey, typ: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigurationError, match="exactly one of exequatur-approval"):
         TrustStore([anchor(key, typ=typ)])
 
 

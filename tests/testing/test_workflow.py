@@ -119,7 +119,10 @@ async def test_policies_and_grants_go_by_the_time_that_was_skipped(dated: Policy
     began = time.time()
     async with (
         gated_environment(
-            policies=dated, principal='Agent::"ops-bot"', settings={"grant_ttl": "7d"}, time_skipping=True
+            policies=dated,
+            principal='Agent::"ops-bot"',
+            settings={"grant_ttl": "7d", "max_lifetime": "7d"},
+            time_skipping=True,
         ) as gated,
         working(gated) as execute,
     ):

@@ -73,16 +73,20 @@ class Activity:
         info = self.failure.application_failure_info if self.failure is not None else None
         return info.type if info is not None and info.type in FAILURE_TYPES else None
 
-    def denial(self) -> tuple[str, str] | None:
-        """The receipt and the credential that the details of a failure of ours hold, if they do."""
-        if self.failure is None:
-            return None
-        payloads = self.failure.application_failure_info.details.payloads
+    @property
+    def details(self) -> dict[str, Any]:
+        """What the failure holds besides its message, if that is a mapping."""
+        payloads = self.failure.application_failure_info.details.payloads if self.failure is not None else ()
         try:
             details = strict_json(payloads[0].data) if payloads else None
         except ValueError:
-            return None
-        receipt, credential = (details.get(name) if isinstance(details, dict) else None for name in _SIGNED)
+            return {}
+        return details if isinstance(details, dict) else {}
+
+    def denial(self) -> tuple[str, str] | None:
+        """The receipt and the credential that the details of a failure of ours hold, if they do."""
+        details = self.details
+        receipt, credential = (details.get(name) for name in _SIGNED)
         if not isinstance(receipt, str) or not isinstance(credential, str) or len(receipt) > Receipt.max_bytes:
             return None
         return receipt, credential

@@ -11,6 +11,8 @@ W3  Each event that is named is in the tree of the largest checkpoint, and each 
 W4  The grant is for the workflow that the document names, requests and seals stand on it, receipts are for those.
 W5  A checkpoint is of this run and signed by a notary that the reader trusts; as many witnesses as the reader demands
     have cosigned the largest.
+W6  A further grant renews one that the run stood on before (Z1 to Z5).
+W7  Challenges verify and stand on what the run stood on; approvals verify, and are for one of those challenges.
 """
 
 from __future__ import annotations
@@ -33,9 +35,12 @@ from exequatur.lineage import note as notes_of
 from exequatur.lineage.checkpoint import Checkpoint, claimed, run_origin, verify_checkpoint
 from exequatur.lineage.merkle import leaf_hash, verify_consistency, verify_inclusion
 from exequatur.lineage.note import VerifierKey
+from exequatur.statements.approvals import verify_approval, verify_challenge_among
 from exequatur.statements.encoding import from_base64url, to_base64url
 from exequatur.statements.jws import Token, parse, type_of
 from exequatur.statements.models import (
+    Approval,
+    Challenge,
     Delegation,
     Grant,
     HeartbeatMark,
@@ -47,6 +52,7 @@ from exequatur.statements.models import (
     WorkloadCredential,
 )
 from exequatur.statements.packing import unpack
+from exequatur.statements.renewal import verify_renewal
 from exequatur.statements.verification import Chain, Credentials, Scope, verify_chain
 
 VERSION: Literal["exequatur proofs v1"] = "exequatur proofs v1"
@@ -192,6 +198,8 @@ def _statements(history: RunHistory) -> Iterator[str]:
                 yield from unpack(activity.packed_receipt)
             if denial := activity.denial():
                 yield from denial[::-1]
+                more = (activity.details.get(name) for name in ("renewal", "challenge"))
+                yield from (text for text in more if isinstance(text, str))
     except StatementError as error:
         raise EvidenceError(f"the history holds a statement that cannot be read: {error}") from error
 
@@ -206,7 +214,7 @@ def verify_proofs(document: Any, notes: Sequence[str], seals: Iterable[str], tru
         trust: Whom the reader believes. What the document says of trust is not looked at.
 
     Raises:
-        EvidenceError: W1 to W5; the first that does not hold is named.
+        EvidenceError: W1 to W7; the first that does not hold is named.
     """
     try:
         proofs = Proofs.model_validate(_tuples(document))
@@ -240,11 +248,12 @@ def _verify_statements(tokens: Sequence[str], proofs: Proofs, trust: AuditTrust)
     for text in by_type.pop(WorkloadCredential.typ, []):
         credentials.add(text)  # [W1]
     grants = by_type.pop(Grant.typ, [])
-    if len(grants) != 1:
-        raise EvidenceError(f"it holds {len(grants)} grants, and a run has one")
+    if not grants:
+        raise EvidenceError("it holds no grant, and a run has one")
     chain = verify_chain(grants[0], by_type.get(Delegation.typ, ()), credentials, trust.anchors, aud=None)  # [W2]
+    chains = _renewed(chain, grants[1:], trust)
     scope = Scope(chain.site, namespace=chain.namespace)
-    count = 1
+    count = len(grants) + _verify_agreements(by_type, chains, credentials, trust)
     tokens_of: dict[str, list[Any]] = {}
     for typ, texts in by_type.items():
         if typ not in _ROLES:
@@ -255,22 +264,60 @@ def _verify_statements(tokens: Sequence[str], proofs: Proofs, trust: AuditTrust)
             credentials.verify(token, role, scope)  # [W1]
             tokens_of.setdefault(typ, []).append(token.claims)
             count += 1
-    _check_belonging(tokens_of, proofs, chain)
+    _check_belonging(tokens_of, proofs, chains)
     return chain, count
 
 
-def _check_belonging(claims: Mapping[str, Sequence[Any]], proofs: Proofs, chain: Chain) -> None:
+def _renewed(chain: Chain, grants: Sequence[str], trust: AuditTrust) -> dict[str, Chain]:
+    """W6: what the run stood on, by the digest of the leaf."""
+    chains = {chain.leaf.digest: chain}
+    for text in grants:
+        before = chains.get(parse(text, Grant).claims.renews or "")
+        if before is None:  # [W6]
+            raise EvidenceError("it holds a second grant, which renews nothing that the run stood on")
+        renewed = verify_renewal(text, before, trust.anchors)  # [W6]
+        chains[renewed.leaf.digest] = renewed
+    return chains
+
+
+def _verify_agreements(
+    by_type: dict[str, list[str]], chains: Mapping[str, Chain], credentials: Credentials, trust: AuditTrust
+) -> int:
+    """W7: challenges and approvals; they are taken out."""
+    chain = next(iter(chains.values()))
+    challenges = {
+        token.digest: token
+        for text in by_type.pop(Challenge.typ, ())
+        for token in (verify_challenge_among(text, credentials, site=chain.site),)  # [W7]
+    }
+    for challenge in challenges.values():
+        if challenge.claims.grant not in chains:  # [W7]
+            raise EvidenceError("it holds a challenge under another grant")
+    approvals = by_type.pop(Approval.typ, [])
+    for text in approvals:
+        asked = challenges.get(parse(text, Approval).claims.challenge)
+        if asked is None:  # [W7]
+            raise EvidenceError("it holds an approval, and not the challenge that it is for")
+        verify_approval(text, asked, trust.anchors, aud=chain.grant.claims.aud)  # [W7]
+    return len(challenges) + len(approvals)
+
+
+def _check_belonging(claims: Mapping[str, Sequence[Any]], proofs: Proofs, chains: Mapping[str, Chain]) -> None:
     """W4."""
-    if chain.authorization.workflow_id != proofs.workflow_id:  # [W4]
+    chain = next(iter(chains.values()))
+    if not chain.authorization.is_for(proofs.workflow_id):  # [W4]
         raise EvidenceError(f"its grant is for workflow {chain.authorization.workflow_id}, not {proofs.workflow_id}")
     for each in (*claims.get(Request.typ, ()), *claims.get(Seal.typ, ())):
-        if (each.workflow_id, each.grant) != (proofs.workflow_id, chain.leaf.digest):  # [W4]
+        if each.workflow_id != proofs.workflow_id or each.grant not in chains:  # [W4]
             raise EvidenceError(f"it holds a statement of workflow {each.workflow_id}, or under another grant")
     asked = {each.jti for each in claims.get(Request.typ, ())}
     for receipt in claims.get(Receipt.typ, ()):
         core = receipt.core
-        own = core is not None and (core.workflow_id, core.grant) == (proofs.workflow_id, chain.leaf.digest)
-        if receipt.request not in asked and not (own and core is not None and receipt.request == core.hash()):  # [W4]
+        own = core is not None and core.workflow_id == proofs.workflow_id and core.grant in chains
+        # What the gate refused before it believed a request says so, and names the workflow.
+        unbelieved = receipt.request is None and receipt.workflow_id == proofs.workflow_id
+        told = core is not None and own and receipt.request == core.hash()
+        if not (unbelieved or told or receipt.request in asked):  # [W4]
             raise EvidenceError("it holds a receipt for a request that it does not hold")
 
 

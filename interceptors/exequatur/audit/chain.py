@@ -8,7 +8,8 @@ L2  A request tells which receipts the workflow had seen since the one before; e
 L3  Of a local activity Temporal records no request. What the workflow had seen before it is a beginning of the receipts
     that were left, in the order in which the history ends their activities.
 L4  A request that is missing leaves a trace in the next head. It is passed over only if some activity type that is
-    known here gives that very head: then the workflow asked, and withdrew before the server was told.
+    known here, under some leaf that the run stood on, gives that very head: then the workflow asked, and withdrew
+    before the server was told.
 L5  The head at the end is the one that was sealed.
 """
 
@@ -27,6 +28,10 @@ _MAX_STATES = 20_000
 again has seen the receipts that are there."""
 _MAX_MISSING = 4096
 """Requests that are looked for; more than a few are never withdrawn."""
+
+
+Kind = tuple[str, str]
+"""Of a request: the digest of the leaf that it stands on, and its activity type."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +115,8 @@ def rebuild(
     genesis: str,
     asked: Iterable[Asked],
     received: Sequence[tuple[int, str]],
-    core_of: Callable[[int, str, str], str],
-    types: Sequence[str],
+    core_of: Callable[[int, Kind, str], str],
+    kinds: Sequence[Kind],
     sealed: int | None = None,
 ) -> Rebuilt:
     """Rebuild a chain.
@@ -120,8 +125,8 @@ def rebuild(
         genesis: The head before the first request.
         asked: The requests that are known.
         received: Number and digest of each receipt that the workflow believed, in the order of the history.
-        core_of: The hash of a core, from its number, activity type and the head before it.
-        types: The activity types that are known, for L4.
+        core_of: The hash of a core, from its number, kind and the head before it.
+        kinds: What a request that is missing may have been, for L4.
         sealed: The number of requests that a seal tells of, if there is one.
     """
     result = Rebuilt()
@@ -139,7 +144,7 @@ def rebuild(
         result.broken.append(Broken(f"Most of the {result.count} requests are missing", None))
         return result
     try:
-        _follow(result, genesis, by_seq, received, core_of, types)
+        _follow(result, genesis, by_seq, received, core_of, kinds)
     except _Exhausted:
         result.given_up = True
     return result
@@ -150,8 +155,8 @@ def _follow(
     genesis: str,
     by_seq: Mapping[int, Asked],
     received: Sequence[tuple[int, str]],
-    core_of: Callable[[int, str, str], str],
-    types: Sequence[str],
+    core_of: Callable[[int, Kind, str], str],
+    kinds: Sequence[Kind],
 ) -> None:
     """Follow the chain from its beginning.
 
@@ -163,7 +168,7 @@ def _follow(
     for seq in range(1, result.count + 1):
         known = by_seq.get(seq)
         if known is None:  # [L4]
-            states, cut = _withdrawn(states, left, seq, core_of, types, result._work)
+            states, cut = _withdrawn(states, left, seq, core_of, kinds, result._work)
             result.withdrawn.append(seq)
             continue
         reached, seen, problem = _reach(states, known, digests, left, result._work)
@@ -235,18 +240,18 @@ def _withdrawn(
     states: Sequence[_State],
     left: Mapping[int, str],
     seq: int,
-    core_of: Callable[[int, str, str], str],
-    types: Sequence[str],
+    core_of: Callable[[int, Kind, str], str],
+    kinds: Sequence[Kind],
     work: _Work,
 ) -> tuple[list[_State], bool]:
     """The states after a request that is missing, and whether there were more than are followed."""
     found: list[_State] = []
     for state in states:
         for reached in reversed(list(_prefixes(state, left, seq, work))):
-            for activity_type in types:
+            for kind in kinds:
                 if len(found) >= _MAX_STATES:
                     return found, True
                 work.spend(2)
-                core = core_of(seq, activity_type, reached.head)
+                core = core_of(seq, kind, reached.head)
                 found.append(_State(fold(reached.head, "request", core), reached.count))
     return found, False

@@ -1,7 +1,7 @@
 """Payloads as user code wrote them: an auditor who has the users' data converter sees what the gate saw.
 
-What was signed are the payloads before the users' codec and after it. Without the converter an encoded history tells
-who acted when, but nothing that was signed can be checked, and the audit says so.
+What was signed are the payloads before the users' codec and external storage, and after them. Without the converter an
+encoded history tells who acted when, but nothing that was signed can be checked, and the audit says so.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from dataclasses import replace
 from typing import Any
 
 from temporalio.api.common.v1 import Payload, Payloads
-from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.converter import (
     ActivitySerializationContext,
     DataConverter,
-    PayloadCodec,
-    WithSerializationContext,
+    NexusSerializationContext,
+    SerializationContext,
     WorkflowSerializationContext,
 )
 
@@ -44,7 +43,7 @@ def still_encoded(history: RunHistory) -> bool:
 
 
 async def decoded(history: RunHistory, converter: DataConverter, *, namespace: str = "default") -> RunHistory:
-    """Undo the users' payload codec.
+    """Undo the users' payload codec, and fetch what lies in their external storage.
 
     Args:
         history: As Temporal has it; it is not changed.
@@ -55,35 +54,22 @@ async def decoded(history: RunHistory, converter: DataConverter, *, namespace: s
         The same history with payloads and failures as user code wrote them.
 
     Raises:
-        EvidenceError: The codec refuses a payload.
+        EvidenceError: The codec refuses a payload, or the storage does not have it.
     """
-    if converter.payload_codec is None:
+    if converter.payload_codec is None and converter.external_storage is None:
         return history
-    whole = WorkflowSerializationContext(namespace=namespace, workflow_id=history.workflow_id)
-    asked: dict[int, PayloadCodec] = {}
+    asked: dict[int, DataConverter] = {}
     events = []
     for original in history.events:
         event = HistoryEvent()
         event.CopyFrom(original)
-        codec = _codec_of(converter.payload_codec, whole)
-        if event.HasField("activity_task_scheduled_event_attributes"):
-            scheduled = event.activity_task_scheduled_event_attributes
-            codec = asked[event.event_id] = _codec_of(
-                converter.payload_codec,
-                ActivitySerializationContext(
-                    namespace=namespace,
-                    workflow_id=history.workflow_id,
-                    workflow_type=history.started.workflow_type.name,
-                    activity_type=scheduled.activity_type.name,
-                    activity_id=scheduled.activity_id,
-                    activity_task_queue=scheduled.task_queue.name,
-                    is_local=False,
-                ),
-            )
         attributes = getattr(event, event.WhichOneof("attributes") or "", None)
-        codec = asked.get(getattr(attributes, "scheduled_event_id", 0), codec)
+        told = asked.get(getattr(attributes, "scheduled_event_id", 0))
+        if told is None:
+            context = _context_of(event, attributes, history, namespace)
+            told = asked[event.event_id] = converter.with_context(context)
         try:
-            await _decode(event, codec)
+            await _decode(event, told)
         except Exception as error:  # a users' codec may raise anything
             raise EvidenceError(
                 f"event {event.event_id}: the data converter cannot decode it ({type(error).__name__}: {error}); "
@@ -91,6 +77,29 @@ async def decoded(history: RunHistory, converter: DataConverter, *, namespace: s
             ) from error
         events.append(event)
     return replace(history, events=tuple(events))
+
+
+def _context_of(event: HistoryEvent, attributes: Any, history: RunHistory, namespace: str) -> SerializationContext:
+    """What the SDK tells a codec about the payloads of an event."""
+    if event.HasField("activity_task_scheduled_event_attributes"):
+        return ActivitySerializationContext(
+            namespace=namespace,
+            workflow_id=history.workflow_id,
+            workflow_type=history.started.workflow_type.name,
+            activity_type=attributes.activity_type.name,
+            activity_id=attributes.activity_id,
+            activity_task_queue=attributes.task_queue.name,
+            is_local=False,
+        )
+    if event.HasField("nexus_operation_scheduled_event_attributes"):
+        return NexusSerializationContext(
+            endpoint=attributes.endpoint, service=attributes.service, operation=attributes.operation
+        )
+    # What goes to a child or another workflow, and what comes from it, is encoded for that one.
+    other = getattr(attributes, "workflow_id", "") or getattr(
+        getattr(attributes, "workflow_execution", None), "workflow_id", ""
+    )
+    return WorkflowSerializationContext(namespace=namespace, workflow_id=other or history.workflow_id)
 
 
 def load_converter(name: str) -> DataConverter:
@@ -109,29 +118,26 @@ def load_converter(name: str) -> DataConverter:
     return found
 
 
-def _codec_of(codec: PayloadCodec, context: Any) -> PayloadCodec:
-    if isinstance(codec, WithSerializationContext):
-        aware: PayloadCodec = codec.with_context(context)
-        return aware
-    return codec
-
-
-async def _decode(message: Any, codec: PayloadCodec) -> None:
+async def _decode(message: Any, converter: DataConverter) -> None:
     """Decode every payload in a message, in place."""
     if isinstance(message, Payloads):
-        fresh = await codec.decode(list(message.payloads))
+        fresh = await _plain(message.payloads, converter)
         del message.payloads[:]
         message.payloads.extend(fresh)
         return
     if isinstance(message, Payload):
-        [payload] = await codec.decode([message])
+        [payload] = await _plain([message], converter)
         message.CopyFrom(payload)
         return
-    if isinstance(message, Failure):
-        await codec.decode_failure(message)
-        return
     for inner in _inner(message):
-        await _decode(inner, codec)
+        await _decode(inner, converter)
+
+
+async def _plain(payloads: Sequence[Payload], converter: DataConverter) -> Sequence[Payload]:
+    """What the SDK does before it converts payloads to values."""
+    payloads = await converter._decode_reference_payload_sequence(payloads)
+    payloads = await converter._external_retrieve_payload_sequence(payloads)
+    return await converter._decode_payload_sequence(payloads)
 
 
 _PLAIN = {"SearchAttributes", "Memo"}

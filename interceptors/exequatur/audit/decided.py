@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,20 +26,22 @@ from exequatur.audit.evidence import DecisionRecord, facts_of
 from exequatur.audit.history import RunHistory
 from exequatur.audit.recorded import everything, questions_of, receipt_of
 from exequatur.audit.records import BUNDLES, Evidence
+from exequatur.audit.restrictions import apart, denied_by
 from exequatur.audit.wording import moment
 from exequatur.authoring.request import Question, ask
 from exequatur.authoring.whatif.held import Arguments, GivenArguments, shape_of
 from exequatur.errors import EvidenceError, PolicyError
+from exequatur.gate.attempt import place_in
 from exequatur.identity.principal import UNAUTHENTICATED, Principal
 from exequatur.lineage.record import Record
 from exequatur.policy.arguments import Conversion
 from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.engine import Verdict
 from exequatur.policy.source import BundleSource
-from exequatur.policy.told import RESET_ACTION
+from exequatur.policy.told import ACTIVITY_RESET_ACTION, RESET_ACTION
 
 _PLACE = re.compile(r"([0-9a-f]{16}):([0-9]{1,18})", re.ASCII)
-_OTHERS = ("receipt", "seal", "revocation", "shadow", *BUNDLES)
+_OTHERS = ("receipt", "seal", "revocation", "shadow", "challenge", "message", "authority", "nexus", *BUNDLES)
 """Kinds of records that are no decision."""
 _WORKFLOW = "Workflow"
 _NO_RESOURCE = "The resource "
@@ -91,6 +94,7 @@ class Decided:
         facts: The context but for the arguments, as Cedar JSON.
         arguments: The arguments as they are recorded.
         unasked: Why the policies were not asked, if they were not.
+        question: Which of the gate's own actions was denied; None where it was the activity, or where nothing says.
         notes: What had to be assumed.
     """
 
@@ -111,6 +115,7 @@ class Decided:
     facts: Mapping[str, Any]
     arguments: Arguments
     unasked: str | None = None
+    question: str | None = None
     notes: tuple[str, ...] = field(default=())
 
 
@@ -210,6 +215,8 @@ def of_record(
             entity = principal
         elif named != UNAUTHENTICATED:  # [Z2]
             notes = ("The record does not hold the roles and attributes that the grant gave; name the --history.",)
+        if denied_by(claims):
+            notes += ("It was held to a restriction of the run besides, which is none of these policies.",)
     except ValueError as error:
         raise EvidenceError(f"record {place}: cannot be read: {error}") from None
     reads = bundle.reads(claims.activity_type) if bundle is not None else None
@@ -231,6 +238,7 @@ def of_record(
         facts=facts,
         arguments=GivenArguments(arguments, reads, claims.fault),
         unasked=_unasked(claims),
+        question=claims.question,
         notes=notes,
     )
 
@@ -330,15 +338,21 @@ def asked_of(
     return Question(decided.principal, action, resource, given, decided.facts)
 
 
-def reset_of(decided: Decided, asked: Question, bundle: PolicyBundle) -> Question | None:
-    """Return the question about the reset of the workflow, if that was the one that was decided.
+def own_question_of(decided: Decided, asked: Question, bundle: PolicyBundle) -> Question | None:
+    """Return the question about one of the gate's own actions, if that was the one that was decided.
 
-    After a reset the gate first asks whether the reset was allowed, and a deny of that is recorded as a deny of the
-    activity.
+    After a reset, and in a child, the gate first asks whether that was allowed, and a deny of that is recorded as a
+    deny of the activity. Early records do not say of a reset of the workflow that it was that.
     """
+    workflow = {"type": _WORKFLOW, "id": decided.workflow_id}
+    if decided.question is not None:
+        facts = decided.facts
+        if decided.question == ACTIVITY_RESET_ACTION:
+            with suppress(KeyError, TypeError):
+                facts = place_in(facts)
+        return Question(asked.principal, decided.question, workflow, Conversion({}, {}), facts)
     if decided.decision != "deny" or as_recorded(decided, ask(bundle, asked)):
         return None
-    workflow = {"type": _WORKFLOW, "id": decided.workflow_id}
     reset = Question(asked.principal, RESET_ACTION, workflow, Conversion({}, {}), asked.facts)
     return reset if as_recorded(decided, ask(bundle, reset)) else None
 
@@ -363,6 +377,8 @@ def title_of(decided: Decided) -> str:
 def _unasked(claims: DecisionRecord) -> str | None:
     if claims.decision == "none":
         return "It was rejected"
+    if apart(claims):
+        return claims.fault
     if claims.fault is not None and claims.fault.startswith(_NO_RESOURCE):
         return claims.fault
     return None

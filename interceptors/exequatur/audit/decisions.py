@@ -1,4 +1,6 @@
-"""The gates' recorded decisions: are they about this history, and would they be made again?
+"""The gates' recorded decisions: are they about this history, and do they say what it says?
+
+Whether they would be made again is for :mod:`exequatur.audit.recompute` (D3, D5 and D6).
 
 Rules, numbered as the code marks them:
 
@@ -6,8 +8,6 @@ D1  A record names the workflow, run, activity, attempt, principal and argument 
     have; what Cedar was given besides says the same.
 D2  It was made while the grant was valid, and about what had not been revoked as far as its own log knew, nor for
     longer than a gate may be behind.
-D3  Evaluated again, with the archived bundle, the grant's principal and the recorded facts, it is the same: the answer
-    and the policies that gave it.
 D4  The receipt that names its place says the same of it.
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from exequatur.audit.activities import seconds
@@ -24,18 +24,13 @@ from exequatur.audit.history import RunHistory
 from exequatur.audit.proofs import Proof
 from exequatur.audit.start import LEEWAY, SCHEDULE_BOUND
 from exequatur.errors import PolicyError
-from exequatur.gate.attempt import NO_ARGUMENTS
 from exequatur.gate.revocations import Revocation
-from exequatur.identity.principal import UNAUTHENTICATED, Principal
+from exequatur.identity.principal import UNAUTHENTICATED
 from exequatur.lineage.record import Record
-from exequatur.policy.action import WORKFLOW_TYPE
-from exequatur.policy.arguments import Conversion
 from exequatur.policy.bundle import PolicyBundle
-from exequatur.policy.engine import Verdict, decide
 from exequatur.policy.source import BundleSource
-from exequatur.policy.told import OWN_ACTIONS, RESET_ACTION
 from exequatur.statements.encoding import digest
-from exequatur.statements.models import Receipt
+from exequatur.statements.models import Approval, Receipt
 from exequatur.statements.verification import Chain
 
 MAX_BEHIND = 10.0
@@ -95,9 +90,11 @@ def check_about(
             vouched = (claims.vouched.attributes, claims.vouched.parents)
             expected["description of its principal"] = (vouched, grant and (grant.attributes, grant.parents))
     if record.request is not None:  # rejections are recorded without taking up the request's single use
+        # After a reset of the activity, the moment stands behind the request.
+        used = record.request.partition("@")[0]
         expected["place in its journal"] = (
-            (record.run, record.attempt),
-            (claims.run_id or "", claims.attempt),
+            (used in (claims.request, claims.request_digest), record.run, record.attempt),
+            (True, claims.run_id or "", claims.attempt),
         )
     if proof is not None:
         activity = proof.activity
@@ -113,7 +110,8 @@ def check_about(
         except ValueError:
             wrong("decision-contradicts", "its recorded facts are not JSON objects")
             return
-        told = {name: value for name, value in facts.items() if name not in ("now", "worker")}
+        # Approvals are counted again (E6).
+        told = {name: value for name, value in facts.items() if name not in ("now", "worker", "approvals")}
         expected["facts"] = (told, _expected_facts(decision, proof, history, chain, facts))
     for name, (found, due) in expected.items():
         if found != due:  # [D1]
@@ -158,7 +156,14 @@ def is_local(decision: Decision) -> bool:
 
 
 def check_standing(
-    decision: Decision, proof: Proof, chain: Chain | None, revocations: Revoked, vouched: frozenset[str], wrong: Wrong
+    decision: Decision,
+    proof: Proof,
+    chain: Chain | None,
+    revocations: Revoked,
+    vouched: frozenset[str],
+    wrong: Wrong,
+    *,
+    earlier: bool = False,
 ) -> None:
     """D2: an allow against the grant's times and what had been revoked.
 
@@ -169,16 +174,18 @@ def check_standing(
         revocations: What logs knew to be revoked.
         vouched: The logs that a worker's signature names.
         wrong: Told what contradicts.
+        earlier: The activity was reset after it, and the history tells of the later attempt of that number.
     """
     claims, at = decision.claims, decision.record.at
     activity = proof.activity
-    if activity.started is not None and not activity.local and claims.attempt == activity.attempt:
+    last = claims.attempt == activity.attempt and not earlier
+    if activity.started is not None and not activity.local and last:
         started = seconds(activity.started)
         if abs(started - at) > SCHEDULE_BOUND:
             wrong("decision-contradicts", "the server says that it started at another time than it was decided at")
     if claims.decision != "allow":
         return
-    moment = _moment(claims)
+    moment = moment_of(claims)
     if moment is None or abs(moment - at) > LEEWAY:
         wrong("decision-contradicts", "the moment that Cedar was given is not when the journal recorded the decision")
     subject = {"workflow": claims.workflow_id or "", "activity": claims.activity_type, "principal": claims.principal}
@@ -199,77 +206,39 @@ def check_standing(
             )
 
 
-def _moment(claims: Any) -> float | None:
+def standing_of(
+    decision: Decision, revocations: Revoked, vouched: frozenset[str]
+) -> tuple[Callable[[Approval], bool], ...]:
+    """Whose approvals stand, in each way that a decision's worker may have known of revocations (O15).
+
+    Args:
+        decision: The record.
+        revocations: What logs knew to be revoked.
+        vouched: The logs that a worker's signature names.
+    """
+    claims, at = decision.claims, decision.record.at
+    certain, possible = [], []
+    for record, revocation in revocations:
+        known = record.log_id == decision.record.log_id and record.index < decision.record.index
+        if record.log_id in vouched and (known or revocation.at + MAX_BEHIND < at):
+            certain.append(revocation)
+        elif revocation.at <= at + LEEWAY:
+            possible.append(revocation)
+
+    def stands(told: Sequence[Revocation], approval: Approval) -> bool:
+        about = {"workflow": claims.workflow_id or "", "activity": claims.activity_type, "principal": approval.sub}
+        return not any(each.revokes(about) for each in told)
+
+    return tuple(partial(stands, told) for told in (certain, [*certain, *possible]))
+
+
+def moment_of(claims: DecisionRecord) -> float | None:
+    """The time that Cedar was given, in seconds since 1970."""
     try:
         _, facts = facts_of(claims)
         return datetime.fromisoformat(facts["now"]["__extn"]["arg"]).timestamp()
     except (ValueError, KeyError, TypeError, OverflowError):
         return None
-
-
-def recompute(
-    decision: Decision, proof: Proof | None, chain: Chain | None, bundle: PolicyBundle, workflow_id: str
-) -> str | None:
-    """D3: make a decision again.
-
-    Args:
-        decision: The record; its decision is Cedar's, not a rule's.
-        proof: Of the activity that it is about.
-        chain: The run's grant; ``None`` in an ungoverned run.
-        bundle: The archived one that the record names.
-        workflow_id: The resource, unless the record names another.
-
-    Returns:
-        What is different, or ``None``.
-    """
-    claims = decision.claims
-    try:
-        arguments, facts = facts_of(claims)
-        principal = _principal(chain)
-    except ValueError as error:
-        return f"it cannot be made again: {error}"
-
-    workflow = {"type": WORKFLOW_TYPE, "id": workflow_id}
-    named = workflow if claims.resource is None else claims.resource.model_dump()
-
-    def ask(action: str, resource: dict[str, str], given: Conversion) -> Verdict:
-        return decide(bundle, principal.entity(), {"type": "Action", "id": action}, resource, given, facts)
-
-    verdict: Verdict | None = None
-    request = proof.request.claims if proof is not None and proof.request is not None else None
-    if request is not None and request.run_id != claims.run_id:
-        verdict = ask(RESET_ACTION, workflow, NO_ARGUMENTS)
-    if verdict is None or verdict.allowed:
-        if claims.activity_type in OWN_ACTIONS:
-            return "the activity is named like one of the gate's own actions"
-        if claims.fault is not None:
-            # Cedar could not be asked: an argument that a policy reads had no form in it, or there was no resource.
-            return None if claims.decision == "deny" else "Cedar could not be asked, and it was allowed"
-        if (other := _other_resource(bundle, claims.activity_type, named["type"])) is not None:
-            return other
-        verdict = ask(claims.activity_type, named, Conversion(arguments, {}))
-    answer = "allow" if verdict.allowed else "deny"
-    if answer != claims.decision:
-        return f"the archived policies say {answer}, the journal says {claims.decision}"
-    if tuple(ref.id for ref in verdict.policies) != claims.policies:
-        return "other policies decide than the journal says"
-    return None
-
-
-def _other_resource(bundle: PolicyBundle, activity_type: str, kind: str) -> str | None:
-    """What the archived schema says otherwise of the type of resource: a record could leave its resource out."""
-    action = bundle.model.actions.get(activity_type) if bundle.model is not None else None
-    if action is None or not action.resources or kind in action.resources:
-        return None
-    return f"the archived policies have it act on {' or '.join(action.resources)}, the journal says {kind}"
-
-
-def _principal(chain: Chain | None) -> Principal:
-    if chain is None:
-        return UNAUTHENTICATED
-    grant = chain.grant.claims
-    named = Principal.parse(grant.sub)
-    return Principal(named.type, named.id, grant.attributes, grant.parents)
 
 
 def check_receipt(decision: Decision, receipt: Receipt) -> str | None:

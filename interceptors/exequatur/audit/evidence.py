@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from exequatur.errors import EvidenceError, JournalError, StatementError
 from exequatur.gate.revocations import Revocation
@@ -22,7 +22,7 @@ from exequatur.lineage.record import Record, read
 from exequatur.lineage.subject import subject_of
 from exequatur.statements.encoding import digest, strict_json
 from exequatur.statements.jws import Token, parse
-from exequatur.statements.models import Digest, Name, Part, Receipt, Seal
+from exequatur.statements.models import Digest, MessageKind, Name, Part, Receipt, Seal, Time
 
 MAX_RECORDS = 2_000_000
 """Of one run: a run has at most 51,200 events, and each attempt of an activity leaves two records."""
@@ -42,6 +42,14 @@ class Resource(Part):
     id: str
 
 
+class Held(Part):
+    """What a run was restricted to (A11 to A13 of :mod:`exequatur.gate.attempt`)."""
+
+    activities: tuple[Name, ...] | None = None
+    until: Time | None = None
+    forbid: tuple[str, ...] = ()
+
+
 class DecisionRecord(Part):
     """What a gate wrote down before an attempt (the body of a ``decision`` record)."""
 
@@ -52,6 +60,10 @@ class DecisionRecord(Part):
     activity_id: Name
     activity_type: Name
     attempt: Annotated[int, Field(ge=1)]
+    first_scheduled: Time | None = None
+    """When Temporal scheduled the activity; not in the records of early workers, nor of local activities."""
+    scheduled: Time | None = None
+    """When it scheduled the attempt; the same."""
     principal: str
     vouched: Vouched | None = None
     """Not in the records of early workers, nor where there is no grant."""
@@ -63,6 +75,10 @@ class DecisionRecord(Part):
     """As the activity named it from its arguments; without it, it is the workflow."""
     facts: str
     """What else Cedar was given, as JSON."""
+    restriction: Held | None = None
+    """What the request and its delegations restrict besides; forbids are evaluated with the bundle's entities."""
+    question: Name | None = None
+    """Which of the gate's own actions was denied; without it, that of the activity."""
     decision: Literal["allow", "deny", "none"]
     enforced: bool
     reason: str | None
@@ -79,6 +95,71 @@ class Decision:
     claims: DecisionRecord
 
 
+class MessageRecord(Part):
+    """What a run's worker wrote down about a message (the body of a ``message`` record)."""
+
+    workflow_id: str
+    workflow_type: str
+    run_id: str
+    original_run_id: str
+    kind: MessageKind
+    name: str
+    args: Digest | None
+    token: Digest | None
+    """Of the last token that it came with."""
+    statement: str | None
+    """``jti`` of the permit, or of the sending run's message."""
+    principal: str | None
+    sender: str | None
+    accepted: bool
+    enforced: bool
+    rule: str | None
+    reason: str | None
+    message: Digest | None
+    """What was folded into the head of the messages; absent for what no replay repeats."""
+    messages: Digest | None
+
+
+class OwnRecord(BaseModel):
+    """What was decided about one of the gate's own actions (the body of an ``authority`` or a ``nexus`` record).
+
+    Whoever asks says more, by names of its own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    action: Name
+    workflow_id: str | None
+    principal: str | None
+    vouched: Vouched | None
+    facts: str
+    """What Cedar was given, as JSON; empty where it was not asked."""
+    decision: Literal["allow", "deny", "none"]
+    reason: str | None
+    policies: tuple[str, ...]
+    bundle: Digest
+    bundle_sequence: Annotated[int, Field(ge=1)]
+    forbid: tuple[str, ...] = ()
+    question: Name | None = None
+    """Which other of the gate's own actions was denied."""
+    fault: str | None = None
+    enforced: bool = True
+    grant: str | None = None
+    """``jti`` of the grant that was asked for, or on which a renewal or message stands."""
+    permit: str | None = None
+    approval: str | None = None
+    verdict: str | None = None
+    renews: Digest | None = None
+    message: Digest | None = None
+    sender: str | None = None
+    statement: Digest | None = None
+    """Of the token that a Nexus operation came with."""
+    request_id: str | None = None
+    handler: dict[str, str] | None = None
+    worker: str | None = None
+    run_id: str | None = None
+
+
 @dataclass
 class RunEvidence:
     """What the journals hold about one run.
@@ -89,6 +170,8 @@ class RunEvidence:
         seals: Seals; there are several if the workflow task that closed the run was tried again.
         credentials: Those that came with seals.
         revocations: What each log knew to be revoked, with its place.
+        messages: What the run's workers wrote down about messages.
+        asked: Decisions about the gate's own actions, by an authority, by the run's workers or by a Nexus handler.
         places: Every record by log, index and head.
         invalid: What is wrong with records, a sentence each.
     """
@@ -98,6 +181,8 @@ class RunEvidence:
     seals: list[tuple[Record, Token[Seal]]] = field(default_factory=list)
     credentials: list[str] = field(default_factory=list)
     revocations: list[tuple[Record, Revocation]] = field(default_factory=list)
+    messages: list[tuple[Record, MessageRecord]] = field(default_factory=list)
+    asked: list[tuple[Record, OwnRecord]] = field(default_factory=list)
     places: dict[tuple[str, int, str], Record] = field(default_factory=dict)
     invalid: list[str] = field(default_factory=list)
 
@@ -106,7 +191,8 @@ class EvidenceReader(Protocol):
     """Where evidence comes from."""
 
     def records_of(self, workflow_id: str, run_ids: frozenset[str]) -> Iterator[tuple[Record, bool]]:
-        """The records about these runs, and all revocations; false with one that breaks V1."""
+        """The records about these runs, those about the workflow that name no run, and all revocations; false with one
+        that breaks V1."""
         ...
 
     def bundle(self, address: str) -> bytes | None:
@@ -153,6 +239,10 @@ def _sort(found: RunEvidence, record: Record) -> None:
                 found.credentials.append(credential)
         case "revocation":
             found.revocations.append((record, Revocation.model_validate(strict_json(record.body))))
+        case "message":
+            found.messages.append((record, MessageRecord.model_validate_json(_checked(record.body))))
+        case "authority" | "nexus":
+            found.asked.append((record, OwnRecord.model_validate_json(_checked(record.body))))
         case _:
             pass
 
@@ -185,6 +275,7 @@ class RecordedEvidence:
 
     def __init__(self, records: Iterable[tuple[Record, bool]], checkpoints: dict[str, list[str]] | None = None) -> None:
         self._by_run: dict[str, list[tuple[Record, bool]]] = {}
+        self._by_workflow: dict[str, list[tuple[Record, bool]]] = {}
         self._everywhere: list[tuple[Record, bool]] = []
         self._bundles: dict[str, bytes] = {}
         self._checkpoints = checkpoints or {}
@@ -193,12 +284,15 @@ class RecordedEvidence:
                 self._bundles[digest(record.body)] = record.body  # [V2]
             elif record.kind == "revocation":
                 self._everywhere.append((record, sound))
-            elif run_id := subject_of(record.kind, record.body).run_id:
-                self._by_run.setdefault(run_id, []).append((record, sound))
+            elif (subject := subject_of(record.kind, record.body)).run_id:
+                self._by_run.setdefault(subject.run_id, []).append((record, sound))
+            elif subject.workflow_id:
+                self._by_workflow.setdefault(subject.workflow_id, []).append((record, sound))
 
     def records_of(self, workflow_id: str, run_ids: frozenset[str]) -> Iterator[tuple[Record, bool]]:
         for run_id in sorted(run_ids):
             yield from self._by_run.get(run_id, ())
+        yield from self._by_workflow.get(workflow_id, ())
         yield from self._everywhere
 
     def bundle(self, address: str) -> bytes | None:
@@ -242,6 +336,18 @@ def journals_in(place: Path) -> RecordedEvidence:
         return RecordedEvidence(each for file in files for each in records_of_journal(file))
     except JournalError as error:
         raise EvidenceError(str(error)) from None
+
+
+def facts_in(text: str) -> dict[str, Any]:
+    """What Cedar was given besides arguments.
+
+    Raises:
+        ValueError: It is not a JSON object.
+    """
+    facts = strict_json(text.encode())
+    if not isinstance(facts, dict):
+        raise ValueError("not a JSON object")
+    return facts
 
 
 def facts_of(claims: DecisionRecord) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,10 +2,10 @@
 
 Rules, numbered as the code marks them:
 
-O1  A child is started with this run's chain and one delegation more, for just this child: its id, type, task queue and
-    input.
+O1  A child is started with what this run stands on then and one delegation more, for just this child: its id, type,
+    task queue and input. What restricts this run from its beginning restricts the child.
 O2  A run that continues as another hands on its chain and its seal, which names that run's type, task queue and input.
-    The seal itself is judged with those of the journals.
+    The seal itself is judged with those of the journals. It hands on what restricted this run from its beginning.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from temporalio.api.history.v1 import HistoryEvent
 
 from exequatur.audit.history import RunHistory
 from exequatur.audit.report import Finding, finding
+from exequatur.audit.restrictions import narrower, of_authorization
+from exequatur.audit.standing import Standing
 from exequatur.audit.start import Start
 from exequatur.errors import StatementError, UnknownKeyError
 from exequatur.gate.wire import payloads_digest, read_start_header
 from exequatur.statements.jws import Token, parse, type_of
 from exequatur.statements.models import Delegation, Grant, Seal, WorkloadCredential
-from exequatur.statements.verification import Chain, Credentials, verify_chain
+from exequatur.statements.verification import Credentials, verify_chain
 
 _BY_SERVER = frozenset(
     {
@@ -34,13 +36,13 @@ _BY_SERVER = frozenset(
 """The server starts such a run with the header of the run before."""
 
 
-def check_children(history: RunHistory, start: Start, chain: Chain) -> Iterator[Finding]:
+def check_children(history: RunHistory, start: Start, standing: Standing) -> Iterator[Finding]:
     """O1."""
     for event in history.events:
         if event.HasField("start_child_workflow_execution_initiated_event_attributes"):
             asked = event.start_child_workflow_execution_initiated_event_attributes
             try:
-                problem = _delegation_fault(asked, history, start, chain)
+                problem = delegation_fault(asked, event.event_id, history, start, standing)
             except UnknownKeyError as error:
                 sentence = f"{error}; add the authority's keys to the trust file"
                 yield finding("key-unknown", sentence, event_id=event.event_id)
@@ -52,7 +54,20 @@ def check_children(history: RunHistory, start: Start, chain: Chain) -> Iterator[
                 yield finding("child-undelegated", sentence, event_id=event.event_id)
 
 
-def _delegation_fault(asked: Any, history: RunHistory, start: Start, chain: Chain) -> str | None:
+def delegation_fault(asked: Any, event_id: int, history: RunHistory, start: Start, standing: Standing) -> str | None:
+    """What is wrong with the delegation of a run that this one starts, or ``None``.
+
+    Args:
+        asked: What the event says of it.
+        event_id: Of the event.
+        history: The run that starts it.
+        start: How that run was started.
+        standing: What that run stood on.
+
+    Raises:
+        UnknownKeyError: The trust store does not know a key.
+        StatementError: It does not verify.
+    """
     tokens = read_start_header(asked.header.fields)
     if tokens is None:
         return "it was started without a delegation"
@@ -61,14 +76,24 @@ def _delegation_fault(asked: Any, history: RunHistory, start: Start, chain: Chai
         if type_of(token) == WorkloadCredential.typ:
             credentials.add(token)
     delegations = [token for token in tokens if type_of(token) == Delegation.typ]
-    handed = verify_chain(tokens[0], delegations, credentials, start.trust, aud=chain.grant.claims.aud)
+    handed = verify_chain(tokens[0], delegations, credentials, start.trust, aud=None)
+    if not handed.delegations:
+        return "it was handed no delegation of its own"
+    delegation = handed.delegations[-1].claims
+    leaf = standing.find(delegation.parent)
+    if (
+        leaf is None
+        or not standing.may(delegation.parent, event_id)
+        or delegation.parent_run_id != history.original_run_id
+    ):
+        return "its delegation is by another run"
+    chain = leaf.chain
     if asked.namespace not in ("", chain.namespace):
         return "it was started in another namespace than its delegation is for"
     if len(handed.delegations) != len(chain.delegations) + 1:
         return "it was handed no delegation of its own"
-    delegation = handed.delegations[-1].claims
-    if (delegation.parent, delegation.parent_run_id) != (start.leaf, history.original_run_id):
-        return "its delegation is by another run"
+    if start.handed is not None and not narrower(of_authorization(delegation.authorization), start.handed):
+        return "its delegation leaves out what the run before restricted this one to"
     named, told = handed.authorization, _told(asked)
     for name, due in told.items():
         if getattr(named, name) != due:
@@ -99,7 +124,7 @@ def _chain_of(tokens: Sequence[str]) -> list[str]:
     return [token for token in tokens if type_of(token) in (Grant.typ, Delegation.typ)]
 
 
-def handed_seal(event: HistoryEvent, start: Start) -> Token[Seal]:
+def handed_seal(event: HistoryEvent, start: Start, standing: Standing) -> Token[Seal]:
     """The seal that a run hands on when it continues as another; whether it is right is not judged here.
 
     Raises:
@@ -110,13 +135,16 @@ def handed_seal(event: HistoryEvent, start: Start) -> Token[Seal]:
     seals = [token for token in tokens if type_of(token) == Seal.typ]
     if len(seals) != 1:
         raise StatementError("O2", "The run continued as another and handed on no seal")
-    if _chain_of(tokens) != _chain_of(start.tokens):
-        raise StatementError("O2", "The run handed on another grant or delegation than it was started with")
     for token in tokens:
         if type_of(token) == WorkloadCredential.typ:
             start.credentials.add(token)
     seal = parse(seals[0], Seal)
+    leaf = standing.find(seal.claims.grant)
+    if leaf is None or not standing.may(seal.claims.grant, event.event_id) or _chain_of(tokens) != leaf.tokens:
+        raise StatementError("O2", "The run handed on another grant or delegation than it stood on")
     following = seal.claims.next
+    if start.handed is not None and (following is None or not narrower(following.restriction, start.handed)):
+        raise StatementError("O2", "The seal that the run handed on leaves out what the run was restricted to")
     for name, due in _told(asked).items():
         if following is None or getattr(following, name) != due:
             raise StatementError("O2", f"The seal that the run handed on names another {name.replace('_', ' ')}")

@@ -3,35 +3,48 @@
 Rules, numbered as the code marks them (R are those of :mod:`exequatur.statements.requests`, P those of
 :mod:`exequatur.statements.receipts`):
 
-Q1  Every scheduled activity has a request that authorizes this very activity (R1 to R14).
-Q2  It stands on the grant that the run was started with, and was made by the run that was going on when it was
-    scheduled: before a reset, that is the run that was reset.
+Q1  Every scheduled activity has a request that is for this very activity (R1 to R14 but for R8, O1 to O14).
+Q2  It stands on what the run stood on then (rules J of :mod:`exequatur.audit.standing`), and was made by the run that
+    was going on when it was scheduled: before a reset, that is the run that was reset.
 Q3  Every result has a receipt by a credentialed worker for that request and result (P1 to P7), unless the grant lets
     the task queue leave it out.
 Q4  A receipt repeats the request's digest, the activity's id and type, its attempt and its run.
 Q5  A failure that claims to be the gate's carries a receipt of the worker that says the same.
 Q6  A local activity is one that the grant allows, and ran where the workflow did: its worker may make requests.
+Q7  A run that another one handed on is held to what that one's seal says, in all that it asks for.
+Q8  A failure that asks people, or brings a renewed grant, does that rightly (rules E and J).
+Q9  What the grant does not allow (R8) the gate refused, before Cedar was asked.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from exequatur.audit.activities import Activity, seconds
+from exequatur.audit.agreed import Challenges
 from exequatur.audit.chain import Asked
 from exequatur.audit.history import RunHistory
 from exequatur.audit.report import Finding, finding
+from exequatur.audit.restrictions import narrower
+from exequatur.audit.standing import Standing
 from exequatur.audit.start import SCHEDULE_BOUND, Start
 from exequatur.errors import StatementError, UnknownKeyError
-from exequatur.failures import AuthorizationDenied, AuthorizationRevoked, AuthorizationUnavailable, GrantRejected
+from exequatur.failures import (
+    AuthorizationChallenge,
+    AuthorizationDenied,
+    AuthorizationRevoked,
+    AuthorizationUnavailable,
+    GrantRejected,
+)
 from exequatur.gate.wire import payloads_digest, read_activity_header
 from exequatur.statements.encoding import digest
 from exequatur.statements.jws import Token, parse, type_of
-from exequatur.statements.models import Receipt, Request, RequestCore, WorkloadCredential
+from exequatur.statements.models import Challenge, Grant, Receipt, Request, RequestCore, WorkloadCredential
 from exequatur.statements.packing import unpack
 from exequatur.statements.receipts import verify_receipt
-from exequatur.statements.requests import Task, core_of, verify_request
+from exequatur.statements.requests import Authorized, Task, allows, core_of, read_request
 from exequatur.statements.verification import Chain, Credentials, Scope, matches
 
 _SAYS = {
@@ -40,6 +53,8 @@ _SAYS = {
     AuthorizationRevoked.__name__: "revoked",
 }
 """The outcome that the receipt of each failure names. What could not be decided has no receipt."""
+_OF_APPROVALS = re.compile(r"O\d+")
+"""The rules of :mod:`exequatur.statements.approvals`."""
 _HELP = "add the authority's keys to the trust file"
 
 
@@ -53,6 +68,11 @@ class Proof:
         core: Its core, which the receipt of a local activity repeats.
         receipt: The verified receipt or denial.
         folded: The digest of what the workflow folded into its chain.
+        chain: The grant and delegations that the request stands on.
+        authorized: The verified request with all that came with it; ``None`` where there is no request.
+        challenge: The verified challenge that it failed with.
+        renewal: The verified renewed grant that it failed with.
+        beyond: The grant does not allow such an activity: the gate has to refuse it.
     """
 
     activity: Activity
@@ -60,6 +80,11 @@ class Proof:
     core: RequestCore | None = None
     receipt: Token[Receipt] | None = None
     folded: str | None = None
+    chain: Chain | None = None
+    authorized: Authorized | None = None
+    challenge: Token[Challenge] | None = None
+    renewal: Token[Grant] | None = None
+    beyond: bool = False
 
     @property
     def args(self) -> str | None:
@@ -82,18 +107,23 @@ class Proofs:
         self._history = history
         self._start = start
         self._chain = chain
+        self.standing = Standing(chain, start.trust)
+        self.challenges = Challenges(history, chain.grant.claims.aud, start.trust)
         self.receivers = Credentials(start.trust)
         self.findings: list[Finding] = []
 
     def of(self, activities: Sequence[Activity]) -> list[Proof]:
-        """Verify them all: requests in the order in which they were made, ends in the order in which they came."""
+        """Verify them all, requests and ends in the order in which they came."""
         proofs = [Proof(activity) for activity in activities]
+        steps: list[tuple[int, Proof, Callable[[Proof], None]]] = []
         for proof in proofs:
-            if not proof.activity.local:
-                self._attempt(proof, self._request)
-        ended = (proof for proof in proofs if proof.activity.ended is not None)
-        for proof in sorted(ended, key=_ended_at):
-            self._attempt(proof, self._local if proof.activity.local else self._end)
+            local = proof.activity.local
+            if not local:
+                steps.append((proof.activity.event.event_id, proof, self._request))
+            if proof.activity.ended is not None:
+                steps.append((_ended_at(proof), proof, self._local if local else self._end))
+        for _, proof, check in sorted(steps, key=lambda step: step[0]):
+            self._attempt(proof, check)
         return proofs
 
     def wrong(self, code: str, sentence: str, activity: Activity, *, at_end: bool = False) -> None:
@@ -132,17 +162,19 @@ class Proofs:
                 args=payloads_digest(activity.input),
                 local=False,
             )
-            authorized = verify_request(  # [Q1]
+            authorized = read_request(  # [Q1]
                 tokens, task, self._start.trust, aud=self._chain.grant.claims.aud, max_depth=64,
                 schedule_bound=SCHEDULE_BOUND,
             )  # fmt: skip
         except UnknownKeyError:
             raise
         except StatementError as error:
-            self.wrong("request-invalid", str(error), activity)
+            code = "approval-invalid" if _OF_APPROVALS.fullmatch(error.rule) else "request-invalid"
+            self.wrong(code, str(error), activity)
             return
         claims = authorized.request.claims
-        if claims.grant != self._start.leaf:  # [Q2]
+        chain = self.standing.moved_to(claims.grant, activity.event.event_id)
+        if chain is None:  # [Q2]
             self.wrong("request-invalid", "its request stands on another grant than the run", activity)
         elif claims.original_run_id != history.original_run_id or claims.run_id != history.run_at(
             activity.event
@@ -152,6 +184,30 @@ class Proofs:
             self.wrong("request-invalid", "its request was made by another execution of the workflow", activity)
         else:
             proof.request, proof.core = authorized.request, core_of(claims)
+            proof.chain, proof.authorized = chain, authorized
+            proof.beyond = not allows(chain, activity.activity_type)
+            self._check_narrowed(proof)
+            self._check_agreement(proof, authorized)
+
+    def _check_narrowed(self, proof: Proof) -> None:
+        """Q7."""
+        before = self._start.handed
+        if before is None or proof.authorized is None:
+            return
+        if not narrower(proof.authorized.request.claims.restriction, before):  # [Q7]
+            sentence = "the run before restricted this one, and its request leaves that out"
+            self.wrong("restriction-dropped", sentence, proof.activity)
+
+    def _check_agreement(self, proof: Proof, authorized: Authorized) -> None:
+        """Rules E3 and E4."""
+        if authorized.agreement is None:
+            return
+        try:
+            self.challenges.answered(authorized.agreement, proof.activity.event.event_id)
+        except UnknownKeyError:
+            raise
+        except StatementError as error:
+            self.wrong("approval-rejected" if error.rule == "E4" else "approval-missing", str(error), proof.activity)
 
     def _scope(self, activity: Activity) -> Scope:
         return Scope(self._chain.site, self._chain.namespace, activity.task_queue, activity.activity_type)
@@ -192,17 +248,25 @@ class Proofs:
         if claims.core is None or claims.args is None:
             self.wrong("receipt-invalid", "its receipt does not repeat the request, which is not recorded", activity)
             return
-        if self._made_here(claims.core, activity):
+        if self._made_here(claims.core, proof):
             self._receipt(proof, packed, claims.core, claims.args)
             if proof.folded is not None:  # believed only now: what nobody has signed names no request
                 proof.core = claims.core
         else:
             self.wrong("receipt-invalid", "its receipt repeats a request of another run or activity", activity)
 
-    def _made_here(self, core: RequestCore, activity: Activity) -> bool:
-        named = (core.grant, core.workflow_id, core.original_run_id, core.activity_type)
-        own = (self._start.leaf, self._history.workflow_id, self._history.original_run_id, activity.activity_type)
-        return named == own and matches(activity.activity_type, self._chain.authorization.activities)
+    def _made_here(self, core: RequestCore, proof: Proof) -> bool:
+        activity, event_id = proof.activity, proof.activity.event.event_id
+        named = (core.workflow_id, core.original_run_id, core.activity_type)
+        own = (self._history.workflow_id, self._history.original_run_id, activity.activity_type)
+        leaf = self.standing.find(core.grant)
+        if named != own or leaf is None or leaf.event_id > event_id:
+            return False
+        # A marker stands where the activity ended; the run may have moved on meanwhile.
+        self.standing.moved_to(core.grant, event_id)
+        proof.chain = leaf.chain
+        proof.beyond = not allows(leaf.chain, activity.activity_type)
+        return True
 
     def _receipt(self, proof: Proof, packed: bytes, core: RequestCore, local_args: str | None) -> None:
         """Q3 and Q4."""
@@ -224,6 +288,13 @@ class Proofs:
             self.wrong("receipt-invalid", problem, activity, at_end=True)
         else:
             proof.receipt = receipt
+            self._check_refused(proof, receipt.claims)
+
+    def _check_refused(self, proof: Proof, claims: Receipt) -> None:
+        """Q9."""
+        if proof.beyond and claims.decision != "none":  # [Q9]
+            sentence = "the grant does not allow such an activity, and the gate did not refuse it"
+            self.wrong("request-invalid", sentence, proof.activity)
 
     def _denial(self, proof: Proof) -> None:
         """Q5."""
@@ -231,8 +302,9 @@ class Proofs:
         signed = activity.denial()
         if kind == AuthorizationUnavailable.__name__:
             return
+        asks = kind == AuthorizationChallenge.__name__
         if signed is None:
-            if kind in _SAYS:
+            if kind in _SAYS or asks:
                 self.wrong("denial-unsigned", f"it failed as {kind} without a signed record", activity, at_end=True)
             return
         # The SDK gives the workflow a local activity's failure bare, and the gate folds what an ActivityError brings.
@@ -248,11 +320,13 @@ class Proofs:
             self.wrong("denial-unsigned", f"the record of its failure is not valid: {error}", activity, at_end=True)
             return
         claims = receipt.claims
-        if claims.outcome != _SAYS.get(kind or ""):  # [Q5]
+        # Only what nothing but an ended grant refuses is renewed, and that is before Cedar is asked.
+        due = ("rejected" if "renewal" in activity.details else "denied") if asks else _SAYS.get(kind or "")
+        if claims.outcome != due:  # [Q5]
             self.wrong(
                 "denial-unsigned", f"it failed as {kind}, its record says {claims.outcome}", activity, at_end=True
             )
-        elif activity.local and claims.core is not None and not self._made_here(claims.core, activity):
+        elif activity.local and claims.core is not None and not self._made_here(claims.core, proof):
             self.wrong("denial-unsigned", "its record is of another run or activity", activity, at_end=True)
         elif problem := self._misplaced(claims, proof):
             self.wrong("denial-unsigned", problem, activity, at_end=True)
@@ -260,6 +334,41 @@ class Proofs:
             proof.receipt = receipt
             if activity.local:
                 proof.core = claims.core
+            self._check_refused(proof, claims)
+            if asks:
+                self._asks(proof, receipt, signed[1])
+
+    def _asks(self, proof: Proof, receipt: Token[Receipt], credential: str) -> None:
+        """Q8."""
+        activity, core, chain = proof.activity, proof.core, proof.chain
+        challenge, renewal = (activity.details.get(name) for name in ("challenge", "renewal"))
+        event_id = _ended_at(proof)
+        if core is None or chain is None:
+            return  # of what nobody asked for, nothing can be asked
+        try:
+            if isinstance(renewal, str):
+                proof.renewal = self.standing.offered(renewal, core.grant, event_id)
+                return
+            if not isinstance(challenge, str):
+                raise StatementError("Q8", "Nothing says what is asked for")
+            expected = {
+                "request": core.hash(),
+                "request_digest": receipt.claims.request_digest,
+                "grant": core.grant,
+                "namespace": self._chain.namespace,
+                "workflow_id": core.workflow_id,
+                "workflow_type": self._history.started.workflow_type.name,
+                "original_run_id": core.original_run_id,
+                "task_queue": activity.task_queue,
+                "activity_type": core.activity_type,
+                "args": proof.args,
+            }
+            proof.challenge = self.challenges.failed(challenge, credential, receipt.claims, expected, chain, event_id)
+        except UnknownKeyError:
+            raise
+        except StatementError as error:  # [Q8]
+            code = "renewal-invalid" if isinstance(renewal, str) else "challenge-invalid"
+            self.wrong(code, str(error), activity, at_end=True)
 
     def _misplaced(self, claims: Receipt, proof: Proof) -> str | None:
         """Q4: what a receipt is for that is not this activity."""
@@ -270,6 +379,9 @@ class Proofs:
             return f"its receipt is of {claims.activity_type} ({claims.activity_id})"
         if claims.attempt != activity.attempt:
             return f"its receipt is of attempt {claims.attempt}, and the history ends with attempt {activity.attempt}"
+        if claims.outcome == "rejected" and claims.request_digest is None:
+            # The gate had not got so far as to believe any request.
+            return None if claims.workflow_id == self._history.workflow_id else "its receipt is of another workflow"
         if proof.request is not None and claims.request_digest != proof.request.digest:
             return "its receipt is for another request"
         return None

@@ -28,16 +28,18 @@ from exequatur.audit.activities import Activity, activities_of, seconds
 from exequatur.audit.evidence import DecisionRecord
 from exequatur.audit.history import RunHistory
 from exequatur.audit.records import BUNDLES, Evidence
+from exequatur.audit.restrictions import denied_by
 from exequatur.authoring.whatif.comparison import Recorded, Where
 from exequatur.authoring.whatif.held import Arguments, GivenArguments, NoArguments, PlainArguments, Unreadable
 from exequatur.errors import PolicyError, StatementError
+from exequatur.gate.attempt import place_in
 from exequatur.gate.wire import read_start_header
 from exequatur.identity.principal import UNAUTHENTICATED, Principal
 from exequatur.lineage.record import Record
 from exequatur.policy.action import WORKFLOW_TYPE
 from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.source import BundleSource
-from exequatur.policy.told import OWN_ACTIONS, START_ACTION
+from exequatur.policy.told import ACTIVITY_RESET_ACTION, OWN_ACTIONS, START_ACTION
 from exequatur.statements.jws import parse
 from exequatur.statements.models import Grant, Receipt
 from exequatur.statements.packing import unpack
@@ -203,8 +205,10 @@ def _of_record(
     """A decision record as a question, or why it is none, or ``None`` where nobody asks about it."""
     try:
         claims = DecisionRecord.model_validate_json(record.body)
-        if not wanted(claims.activity_type, record.at):
+        if not wanted(claims.question or claims.activity_type, record.at):
             return None
+        if denied_by(claims):
+            return "denied because the run was restricted, whatever the policies in force say"
         if claims.decision == "none":
             return "rejected before the policies were asked"
         if claims.fault is not None and claims.fault.startswith("The resource "):
@@ -220,6 +224,16 @@ def _of_record(
         return "the record cannot be read"
     if not isinstance(facts, dict) or not isinstance(arguments, dict) or "args" in facts:
         return "the record cannot be read"
+    where = Where(
+        claims.workflow_id or "", claims.run_id or "", claims.activity_id, record.at, "journal", claims.attempt
+    )
+    if claims.question is not None:
+        try:
+            told = place_in(facts) if claims.question == ACTIVITY_RESET_ACTION else facts
+        except (KeyError, TypeError):
+            return "the record cannot be read"
+        nothing = GivenArguments({}, frozenset(), None)
+        return Recorded(where, entity, claims.question, None, nothing, told, True, claims.decision)
     bundle = bundle_of(claims.bundle)
     known = bundle.reads(claims.activity_type) if bundle is not None else None
     given: Arguments = GivenArguments(arguments, known, claims.fault)
@@ -227,7 +241,7 @@ def _of_record(
         # It may have been the reset of the workflow that was denied, for which no arguments are given.
         given = NoArguments("the arguments")
     return Recorded(
-        Where(claims.workflow_id or "", claims.run_id or "", claims.activity_id, record.at, "journal", claims.attempt),
+        where,
         entity,
         claims.activity_type,
         _resource_of(claims),

@@ -82,6 +82,20 @@ class Decided(Part):
     recomputed: bool | None
 
 
+class Restricted(Part):
+    """What an activity was held to besides its grant and the policies.
+
+    Args:
+        activities: Patterns of the activity types that it had to be among; ``None`` where that was not restricted.
+        until: Until when it could be asked for, in seconds since 1970.
+        forbid: Cedar policies that forbid besides those in force.
+    """
+
+    activities: tuple[str, ...] | None = None
+    until: float | None = None
+    forbid: tuple[str, ...] = ()
+
+
 class ActivityReport(Part):
     """One activity of a run, as the history records it.
 
@@ -94,10 +108,14 @@ class ActivityReport(Part):
         closed: The same, of its end.
         attempts: How many attempts the history tells of.
         outcome: How it ended: ``completed``, ``failed``, ``timed out``, ``cancelled``, ``denied``, ``rejected``,
-            ``revoked``, or ``open``.
+            ``revoked``, ``challenged`` (people were asked to agree), ``renewed`` (its grant had ended and was renewed),
+            or ``open``.
         worker: The worker that signed the receipt.
         requested_by: The worker that signed the request.
         decisions: What the gates decided about its attempts.
+        approved_by: The people whose approvals came with it.
+        completed_by: Who completed it from outside of its worker.
+        restricted: What it was restricted to, if it was.
         proof: ``receipt`` (a valid one came with the result), ``denial`` (a signed one is in the failure), ``journal``
             (only the evidence shows it) or ``none``.
     """
@@ -113,7 +131,91 @@ class ActivityReport(Part):
     worker: str | None = None
     requested_by: str | None = None
     decisions: tuple[Decided, ...] = ()
+    approved_by: tuple[str, ...] = ()
+    completed_by: str | None = None
+    restricted: Restricted | None = None
     proof: Literal["receipt", "denial", "journal", "none"]
+
+
+class MessageReport(Part):
+    """A message that a run was sent.
+
+    Args:
+        event_id: Of the signal or accepted update; ``None`` where the history has no event, as of a query.
+        kind: ``signal``, ``update`` or ``query``.
+        name: Its name.
+        at: Seconds since 1970, by the server's clock, or by the worker's where there is no event.
+        principal: On whose behalf it was sent.
+        sender: The workflow that sent it; ``None`` where a client did.
+        accepted: Whether it may reach its handler; in a run that only observes, the others reach it, too.
+        reason: Why not.
+        proof: ``signed`` (a request or the seal of the run says that it was handled so), ``history`` (judged by what it
+            came with; nothing signed says that it was handled) or ``journal`` (only the evidence shows it).
+    """
+
+    event_id: int | None = None
+    kind: Literal["signal", "update", "query"]
+    name: str
+    at: float
+    principal: str | None = None
+    sender: str | None = None
+    accepted: bool
+    reason: str | None = None
+    proof: Literal["signed", "history", "journal"]
+
+
+class SentReport(Part):
+    """What a run sent elsewhere.
+
+    Args:
+        event_id: Of the event that sent it.
+        kind: ``signal``, ``signal-with-start`` or ``nexus``.
+        what: Name and target, for a person.
+        at: Seconds since 1970, by the server's clock.
+        refused: Why the other side refuses it, if it does.
+        proven: Whether the run's own statement that goes with it verifies.
+    """
+
+    event_id: int
+    kind: Literal["signal", "signal-with-start", "nexus"]
+    what: str
+    at: float
+    refused: str | None = None
+    proven: bool
+
+
+class AskedReport(Part):
+    """What was decided about a grant, a permit, an approval, a renewal, a call of an operator, a signal or a Nexus
+    operation, from a journal.
+
+    Args:
+        action: What Cedar was asked.
+        by: Who asked: ``authority``, ``worker`` (the run's own, before it signalled) or ``nexus`` (a handler's worker).
+        principal: On whose behalf.
+        at: Seconds since 1970, by the clock of whoever asked.
+        statement: What of the history it is about: ``grant``, ``renewal``, ``permit``, ``approval``, ``message``,
+            ``call``; ``None`` where nothing there came of it.
+        event_id: Where that stands.
+        decision: Cedar's answer; ``none`` when it was refused before Cedar was asked.
+        enforced: Whether a no kept it from happening.
+        policies: The ids of the deciding policies.
+        reason: Why not.
+        bundle: Digest of the policy bundle.
+        recomputed: Whether the same decision came out again; ``None`` when it was not tried.
+    """
+
+    action: str
+    by: Literal["authority", "worker", "nexus"]
+    principal: str | None
+    at: float
+    statement: str | None = None
+    event_id: int | None = None
+    decision: Literal["allow", "deny", "none"]
+    enforced: bool = True
+    policies: tuple[str, ...]
+    reason: str | None
+    bundle: str
+    recomputed: bool | None
 
 
 class RunReport(Part):
@@ -136,6 +238,9 @@ class RunReport(Part):
         checkpointed_events: How many of its events the largest of them covers.
         replay: Whether the workflow code, run again over the history, made the same choices.
         activities: In the order of the history.
+        messages: That it was sent, in the order in which it handled them; those that only journals tell of last.
+        sent: What it sent elsewhere, in the order of the history.
+        asked: What was decided about its grant, its messages and itself, in the order of time.
         findings: In the order of the history.
     """
 
@@ -155,6 +260,9 @@ class RunReport(Part):
     checkpointed_events: int = 0
     replay: Literal["deterministic", "nondeterministic", "not run"] = "not run"
     activities: tuple[ActivityReport, ...] = ()
+    messages: tuple[MessageReport, ...] = ()
+    sent: tuple[SentReport, ...] = ()
+    asked: tuple[AskedReport, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     @property

@@ -9,14 +9,20 @@ S1  The start header holds a grant first, then delegations, credentials and a se
 S2  Grant and delegations verify, and are for this workflow id and a type that it may have.
 S3  A first run started between the grant's issue and its ``start_by``, or within a bound of its delegation.
 S4  Its input and task queue are those that were granted, or those that the seal of the run before names.
-S5  A run that continues another came with that run's seal; a child was handed its delegation by its parent.
+S5  A run that continues another came with that run's seal; a child was handed its delegation by its parent, unless
+    that one started it with a signal.
 S6  Only a grant that may be used again serves another attempt.
+S7  A run with the grant of a schedule was started by that schedule for the time that its id names, and not before.
+S8  A grant that renews another starts no run: it stands only where a run hands it on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from temporalio.api.common.v1 import Payload
 
 from exequatur.audit.activities import seconds
 from exequatur.audit.history import RunHistory
@@ -25,9 +31,16 @@ from exequatur.errors import StatementError, UnknownKeyError
 from exequatur.gate.wire import payloads_digest, read_start_header
 from exequatur.lineage.chain import genesis
 from exequatur.settings import Settings
-from exequatur.statements.encoding import digest
+from exequatur.statements.encoding import digest, strict_json
 from exequatur.statements.jws import Token, type_of
-from exequatur.statements.models import Delegation, Grant, Seal, WorkloadCredential
+from exequatur.statements.models import (
+    Delegation,
+    Grant,
+    Restriction,
+    Seal,
+    WorkflowAuthorization,
+    WorkloadCredential,
+)
 from exequatur.statements.trust import TrustStore
 from exequatur.statements.verification import Chain, Credentials, verify_chain, verify_seal
 
@@ -63,6 +76,12 @@ class Start:
     @property
     def governed(self) -> bool:
         return bool(self.tokens)
+
+    @property
+    def handed(self) -> Restriction | None:
+        """What the run is held to from its beginning, as the run before has it."""
+        following = self.seal.claims.next if self.seal is not None else None
+        return following.restriction if following is not None else None
 
     def wrong(self, code: str, sentence: str) -> None:
         self.findings.append(finding(code, sentence, event_id=1))
@@ -116,17 +135,17 @@ def read_start(history: RunHistory, trust: TrustStore) -> Start:
 def _check_binding(start: Start, chain: Chain, history: RunHistory) -> None:
     """S2."""
     leaf, workflow_type = chain.authorization, history.started.workflow_type.name
-    if leaf.workflow_id != history.workflow_id:
+    if not leaf.is_for(history.workflow_id):
         start.wrong("grant-invalid", f"The grant is for workflow {leaf.workflow_id}, not for {history.workflow_id}")
     if workflow_type not in (leaf.workflow_type, *leaf.continues_as):
         start.wrong("grant-invalid", f"The grant is for workflow type {leaf.workflow_type}, not {workflow_type}")
 
 
 def _check_start(start: Start, chain: Chain, history: RunHistory, seals: Sequence[str]) -> None:
-    """S3 to S6."""
+    """S3 to S8."""
     started, leaf = history.started, chain.authorization
     again = started.attempt > 1
-    recurring = leaf.reuse in ("cron", "schedule")
+    recurring = leaf.reuse == "cron"
     granted = leaf.input
     if seals:
         try:
@@ -145,6 +164,8 @@ def _check_start(start: Start, chain: Chain, history: RunHistory, seals: Sequenc
             return
         seal = start.seal.claims
         granted = seal.next.input if seal.next else ""
+        if seal.workflow_id != history.workflow_id:  # [S5]
+            start.wrong("start-not-granted", "The seal that the run came with is of another workflow")
         if not again and not recurring and seal.run_id != started.continued_execution_run_id:  # [S5]
             start.wrong("start-not-granted", "The seal that the run came with is of another run")
     elif started.continued_execution_run_id and not again and not recurring:  # [S5]
@@ -156,7 +177,13 @@ def _check_start(start: Start, chain: Chain, history: RunHistory, seals: Sequenc
             start.wrong("start-not-granted", "The run was started too long after its grant was issued, or before")
         if leaf.workflow_type != started.workflow_type.name:
             start.wrong("start-not-granted", f"The grant starts {leaf.workflow_type}")
-    if chain.delegations and started.parent_workflow_execution.workflow_id != chain.delegator:  # [S5]
+        if leaf.reuse == "schedule" and (sentence := _schedule_fault(history, leaf)):  # [S7]
+            start.wrong("start-not-granted", sentence)
+    if not seals and not chain.delegations and chain.grant.claims.renews is not None:  # [S8]
+        start.wrong("start-not-granted", "The grant was made for a run that had started already")
+    parent = started.parent_workflow_execution.workflow_id
+    detached = bool(chain.delegations and chain.delegations[-1].claims.detached and not parent)
+    if chain.delegations and not detached and not chain.handed_down_by(parent):  # [S5]
         start.wrong("start-not-granted", "The delegation comes from another workflow than the parent")
     if again and leaf.reuse == "once":  # [S6]
         start.wrong("start-not-granted", "The grant is for one attempt of the workflow, and this is another")
@@ -164,3 +191,33 @@ def _check_start(start: Start, chain: Chain, history: RunHistory, seals: Sequenc
         start.wrong("start-not-granted", f"The grant is for task queue {leaf.task_queue}")
     if payloads_digest(started.input.payloads) != granted:  # [S4]
         start.wrong("start-not-granted", "The input of the run is not the one that was granted")
+
+
+def _schedule_fault(history: RunHistory, leaf: WorkflowAuthorization) -> str | None:
+    """S7: what is wrong with how a schedule's run was started, by what the scheduler set on it."""
+    given = history.started.search_attributes.indexed_fields
+    schedule, due = (_text(given.get(name)) for name in ("TemporalScheduledById", "TemporalScheduledStartTime"))
+    if schedule != leaf.schedule or due is None:
+        return f"Schedule {leaf.schedule} did not start the run"
+    try:
+        moment = datetime.fromisoformat(due)
+    except ValueError:
+        moment = None
+    if (
+        moment is None
+        or moment.tzinfo is None
+        or f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" != leaf.due(history.workflow_id)
+    ):
+        return "The run's id names another time than the one that the schedule started it for"
+    if moment.timestamp() > seconds(history.events[0]) + LEEWAY:
+        return "The run was started before the schedule was due"
+    return None
+
+
+def _text(payload: Payload | None) -> str | None:
+    """A search attribute that is a text."""
+    try:
+        found = strict_json(payload.data) if payload is not None else None
+    except ValueError:
+        return None
+    return found if isinstance(found, str) else None

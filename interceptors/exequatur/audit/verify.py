@@ -15,30 +15,49 @@ A6  What nothing signed speaks for is said to be unproven (rules N of :mod:`exeq
 A7  A reset is the server's word, and could hide what came after it: something signed names the run that goes on, and
     the run that was reset is to be audited, too, if the evidence knows more of it.
 A8  What journals hold counts for or against a run only where a worker's signature vouches for it.
+A9  What was completed from outside of the worker had begun there with an allow, and an authority that recorded it let
+    the one who completed it do that.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 from exequatur.audit.activities import Activity, activities_of, seconds
+from exequatur.audit.agreed import misasked
 from exequatur.audit.arguments import stand_in
-from exequatur.audit.chain import Asked, Rebuilt, rebuild
+from exequatur.audit.chain import Asked, Kind, Rebuilt, rebuild
 from exequatur.audit.codec import still_encoded
-from exequatur.audit.decisions import Bundles, Wrong, check_about, check_receipt, check_standing, is_local, recompute
+from exequatur.audit.decisions import (
+    Bundles,
+    Wrong,
+    check_about,
+    check_receipt,
+    check_standing,
+    is_local,
+    moment_of,
+    standing_of,
+)
 from exequatur.audit.evidence import Decision, DecisionRecord, EvidenceReader, RunEvidence, evidence_of, facts_of
 from exequatur.audit.handover import check_children, handed_seal, hands_on
 from exequatur.audit.history import RunHistory, check_events
 from exequatur.audit.proofs import Proof, Proofs, asked_by, received_by
-from exequatur.audit.report import ActivityReport, Decided, Finding, RunReport, Severity, finding
+from exequatur.audit.recompute import Remade, recompute
+from exequatur.audit.report import ActivityReport, Decided, Finding, Restricted, RunReport, Severity, finding
+from exequatur.audit.resets import Resets
+from exequatur.audit.restrictions import recorded, unheld
+from exequatur.audit.standing import Standing
 from exequatur.audit.start import Start, read_start
+from exequatur.audit.traffic import Traffic, check_traffic
 from exequatur.audit.trust import AuditTrust
 from exequatur.audit.unproven import unproven
 from exequatur.errors import PolicyError, StatementError, UnknownKeyError
 from exequatur.gate.wire import PREFIX
+from exequatur.policy.bundle import PolicyBundle
+from exequatur.policy.told import ACTIVITY_COMPLETE_ACTION
 from exequatur.statements.jws import Token
 from exequatur.statements.models import Receipt, RequestCore, Role, Seal
 from exequatur.statements.verification import Chain, Scope
@@ -72,17 +91,23 @@ class _Audit:
         self._findings: list[Finding] = check_events(history)
         self._start: Start = read_start(history, trust.anchors)
         self._findings += self._start.findings
-        self._bundles = Bundles(evidence)
+        self._reader, self._bundles = evidence, Bundles(evidence)
         self._evidence: RunEvidence = evidence_of(evidence, history.workflow_id, history.run_ids)
+        self._statements: Proofs | None = None
+        self._resets = Resets(self._evidence.decisions)
         self._decided: dict[int, list[Decided]] = {}
+        self._recorded: dict[int, list[Decision]] = {}
         self._counted: Counter[str] = Counter()
         self._receivers = self._start.credentials
         self._known_places = {place[:2] for place in self._evidence.places}
         self._receipts: list[Token[Receipt]] = []
         self._seals: list[Token[Seal]] = []
         self._vouched: frozenset[str] = frozenset()
+        self._completions = set(_completions(self._evidence))
         self._bases: set[str] = set()
         """Runs before a reset that the evidence knows more of."""
+        self._sealed: Seal | None = None
+        self._traffic = Traffic()
         self._named = False
         """Whether a seal or a journal's record vouches for the run's id."""
 
@@ -121,6 +146,9 @@ class _Audit:
             outcome=history.outcome,
             events=len(history.events),
             activities=tuple(self._activity(proof) for proof in proofs),
+            messages=self._traffic.messages,
+            sent=self._traffic.sent,
+            asked=self._traffic.asked,
             findings=tuple(sorted(self._findings, key=lambda each: each.event_id or 0)),
         )
 
@@ -170,7 +198,7 @@ class _Audit:
 
     def _governed(self, activities: Sequence[Activity], chain: Chain) -> list[Proof]:
         history, start = self._history, self._start
-        statements = Proofs(history, start, chain)
+        statements = self._statements = Proofs(history, start, chain)
         proofs = statements.of(activities)
         self._findings += statements.findings
         self._receivers = statements.receivers
@@ -187,10 +215,40 @@ class _Audit:
             self._findings.append(
                 finding("run-reset", f"The run is a reset, says the server, of run {base}", event_id=event_id)
             )
-        self._findings += check_children(history, start, chain)
+        self._findings += check_children(history, start, statements.standing)
+        self._tell(statements)
         self._believe(proofs, chain)
-        self._chain(proofs, chain)
+        self._chain(proofs, chain, statements.standing)
+        self._traffic = check_traffic(
+            history,
+            start,
+            chain,
+            statements.standing,
+            proofs,
+            self._evidence,
+            self._reader,
+            self._bundles,
+            self._trust,
+            signals=statements.challenges.signals,
+            seal=self._sealed,
+            vouched=self._vouched,
+        )
+        self._findings += self._traffic.findings
+        self._counted += self._traffic.counted
         return proofs
+
+    def _tell(self, statements: Proofs) -> None:
+        """What is worth knowing of renewals and approvals."""
+        if count := statements.standing.renewals:
+            self._found("run-renewed", f"The run outlived its grant, which was renewed {count} times")
+        try:
+            unused = statements.challenges.unused()
+        except UnknownKeyError as error:
+            self._found("key-unknown", f"{error}; add the authority's keys to the trust file")
+            return
+        for event_id in unused:
+            sentence = "A signal brought no approval that counts for a challenge of this run"
+            self._findings.append(finding("approval-dropped", sentence, event_id=event_id))
 
     def _believe(self, proofs: Sequence[Proof], chain: Chain) -> None:
         """A8: which statements of the journals a worker has signed, and which journals those vouch for."""
@@ -212,10 +270,11 @@ class _Audit:
         told = [*self._receipts, *(proof.receipt for proof in proofs if proof.receipt is not None)]
         self._vouched = frozenset(token.claims.log.id for token in told if token.claims.log is not None)
 
-    def _chain(self, proofs: Sequence[Proof], chain: Chain) -> None:
-        history, leaf = self._history, self._start.leaf
+    def _chain(self, proofs: Sequence[Proof], chain: Chain, standing: Standing) -> None:
+        history = self._history
 
-        def core_of(seq: int, activity_type: str, prev: str) -> str:
+        def core_of(seq: int, kind: Kind, prev: str) -> str:
+            leaf, activity_type = kind
             return RequestCore.model_construct(
                 grant=leaf,
                 workflow_id=history.workflow_id,
@@ -239,16 +298,17 @@ class _Audit:
             | {decision.claims.activity_type for decision in self._evidence.decisions}
         )
         sealed = max((seal.seq for seal in seals), default=None)
-        rebuilt = rebuild(self._start.genesis, asked, received_by(proofs), core_of, types, sealed)
+        kinds = [(leaf, each) for leaf in standing.leaves for each in types]
+        rebuilt = rebuild(self._start.genesis, asked, received_by(proofs), core_of, kinds, sealed)
         for broken in rebuilt.broken:
             self._findings.append(finding("chain-broken", broken.sentence, event_id=broken.event_id))
         if rebuilt.given_up:
             self._found("chain-unchecked", "Too many requests are missing to find out whether they were withdrawn")
         for seq in () if any(each.code == "request-invalid" for each in self._findings) else rebuilt.withdrawn:
             self._found("request-withdrawn", f"Request {seq} left no event in the history")
-        self._seal(rebuilt, chain)
+        self._seal(rebuilt, chain, standing)
 
-    def _seal(self, rebuilt: Rebuilt, chain: Chain) -> None:
+    def _seal(self, rebuilt: Rebuilt, chain: Chain, standing: Standing) -> None:
         """A5."""
         history = self._history
         due = _CLOSES_AS.get(history.outcome)
@@ -260,7 +320,7 @@ class _Audit:
             return
         if hands_on(history.events[-1]):
             try:
-                seals = [handed_seal(history.events[-1], self._start)]
+                seals = [handed_seal(history.events[-1], self._start, standing)]
             except UnknownKeyError as error:
                 self._found("key-unknown", f"{error}; add the authority's keys to the trust file")
                 return
@@ -283,13 +343,14 @@ class _Audit:
             except StatementError as error:
                 problem = str(error)
                 continue
-            named = (claims.grant, claims.workflow_id, claims.original_run_id, claims.outcome)
-            if named != (self._start.leaf, history.workflow_id, history.original_run_id, due):
+            named = (claims.workflow_id, claims.original_run_id, claims.outcome)
+            stood = standing.may(claims.grant, history.events[-1].event_id)
+            if not stood or named != (history.workflow_id, history.original_run_id, due):
                 problem = f"it says that the run {claims.outcome}, or is of another run"
             elif (claims.run_id, claims.seq) == (history.run_id, rebuilt.count) and (
                 rebuilt.broken or rebuilt.given_up or rebuilt.ends_with(claims.head)
             ):
-                self._named = True
+                self._named, self._sealed = True, claims
                 return
         self._found("seal-invalid", f"No seal of this run is right: {problem}")  # [A5]
 
@@ -320,6 +381,7 @@ class _Audit:
             if self._beyond(claims, found.activity):
                 self._stray(decision)
             accounted.add((id(found), claims.attempt))
+            self._recorded.setdefault(id(found), []).append(decision)
             vouched = chain is None or decision.record.log_id in self._vouched
             self._named = self._named or (vouched and claims.run_id == self._history.run_id)
             self._decision(decision, found, chain)
@@ -345,7 +407,8 @@ class _Audit:
     def _beyond(self, claims: DecisionRecord, activity: Activity) -> bool:
         """Whether a decision is about an attempt after the one with which the history ends the activity."""
         known = activity.started is not None and activity.ended is not None and not activity.local
-        return known and claims.run_id == self._history.run_id and claims.attempt > activity.attempt
+        beyond = known and claims.run_id == self._history.run_id and claims.attempt > activity.attempt
+        return beyond and not self._resets.after(claims, activity.attempt)
 
     def _stray(self, decision: Decision) -> None:
         """A4."""
@@ -369,11 +432,19 @@ class _Audit:
         def wrong(code: str, sentence: str) -> None:
             self._about(activity, code, f"attempt {claims.attempt}: {sentence}")
 
+        chain = proof.chain or chain
+        reset = self._resets.precedes(decision)
+        earlier = self._resets.after(claims, claims.attempt)
         check_about(decision, proof, self._history, chain, wrong)
-        check_standing(decision, proof, chain, self._evidence.revocations, self._vouched, wrong)
+        check_standing(decision, proof, chain, self._evidence.revocations, self._vouched, wrong, earlier=earlier)
         recomputed: bool | None = None
         if claims.decision != "none":
             self._vouching(decision, proof, chain, wrong)
+            if (problem := unheld(claims, proof, chain, self._start.handed)) is not None:
+                wrong("restriction-contradicts", problem)
+            if proof.beyond:
+                wrong("request-invalid", "the grant does not allow such an activity, and the gate did not refuse it")
+            self._agreed(decision, proof, wrong)
             try:
                 bundle = self._bundles.get(claims.bundle)
             except PolicyError as error:
@@ -382,10 +453,11 @@ class _Audit:
             if bundle is None:
                 self._counted["bundle-missing"] += 1
             else:
-                problem = recompute(decision, proof, chain, bundle, self._history.workflow_id)
-                recomputed = problem is None
-                if problem is not None:
-                    wrong("decision-differs", problem)
+                made = recompute(decision, proof, chain, bundle, self._history.workflow_id, activity_reset=reset)
+                recomputed = made.problem is None
+                if made.problem is not None:
+                    wrong("decision-differs", made.problem)
+                self._asked(decision, proof, bundle, made, wrong)
         if claims.decision != "allow" and not claims.enforced:
             self._unenforced(activity, f"attempt {claims.attempt}: the gate said no, and it ran: {claims.reason}")
         contradicted = any(each.severity is Severity.VIOLATION for each in self._findings[before:])
@@ -401,6 +473,50 @@ class _Audit:
                 recomputed=False if contradicted else recomputed,
             )
         )
+
+    def _agreed(self, decision: Decision, proof: Proof, wrong: Wrong) -> None:
+        """Rules E5 to E7: whose approvals a decision counts."""
+        claims = decision.claims
+        try:
+            told = facts_of(claims)[1].get("approvals")
+        except ValueError:
+            return  # said by check_about
+        statements, at = self._statements, moment_of(claims)
+        if statements is None or at is None or proof.core is None:
+            problem = None if told is None else "it counts approvals, and nothing shows any"
+        else:
+            challenges, problem = statements.challenges, None
+            standing = standing_of(decision, self._evidence.revocations, self._vouched)
+            agreement = proof.authorized.agreement if proof.authorized is not None else None
+            answers = agreement.challenge if agreement is not None else None
+            event_id = proof.activity.event.event_id
+            if not proof.activity.local:
+                problem = challenges.miscounted(agreement, told, at, standing)
+            elif told is not None:
+                with suppress(UnknownKeyError):  # said where signals are told of
+                    answers, problem = challenges.of_local(proof.core, proof.args, told, at, event_id, standing)
+            if answers is not None and claims.decision == "allow":
+                again = challenges.passed(answers, proof.core.hash())
+                if again is not None:
+                    wrong("approval-reused", again)
+        if problem is not None:
+            wrong("approval-miscounted", problem)
+
+    def _asked(self, decision: Decision, proof: Proof, bundle: PolicyBundle, made: Remade, wrong: Wrong) -> None:
+        """Rule E2: whom a challenge asks for, where this is the decision that it came of."""
+        claims = decision.claims
+        place = proof.receipt.claims.log if proof.receipt is not None else None
+        here = (decision.record.log_id, decision.record.index)
+        if proof.challenge is None or place is None or (place.id, place.index) != here:
+            return
+        if made.verdict is None:
+            wrong("challenge-invalid", "it was denied for a reason that nobody can agree to, and people were asked")
+            return
+        told = facts_of(claims)[1].get("approvals")
+        agreement = proof.authorized.agreement if proof.authorized is not None else None
+        problem = misasked(proof.challenge.claims, bundle, made.verdict, agreement, told)
+        if problem is not None:
+            wrong("challenge-invalid", problem)
 
     def _vouching(self, decision: Decision, proof: Proof, chain: Chain | None, wrong: Wrong) -> None:
         """What recomputing stands on and the worker could have made up: its policies, the arguments, the resource."""
@@ -445,6 +561,8 @@ class _Audit:
                 self._about(activity, "evidence-invalid", "the journal has something else in the place of its receipt")
             elif problem := check_receipt(decision, receipt):  # [A3]
                 self._about(activity, "decision-contradicts", problem)
+        elif receipt is not None and receipt.completed_by is not None:
+            self._completed(proof, receipt, accounted)
         elif receipt is not None and (receipt.decision == "allow" or receipt.outcome == "completed"):
             self._about(activity, "receipt-invalid", "its receipt names no place in a journal")
         if receipt is not None and receipt.outcome == "completed" and receipt.decision != "allow" and place is None:
@@ -456,6 +574,20 @@ class _Audit:
             if (id(proof), attempt) not in accounted and not last_proved:
                 self._counted["attempt-unaccounted"] += 1
 
+    def _completed(self, proof: Proof, receipt: Receipt, accounted: set[tuple[int, int]]) -> None:
+        """A9."""
+        activity = proof.activity
+        decided = [each for each in self._decided.get(id(proof), ()) if each.attempt == receipt.attempt]
+        if (id(proof), receipt.attempt) not in accounted:
+            self._counted["evidence-missing"] += 1
+        elif decided and not any(each.decision == "allow" or not each.enforced for each in decided):  # [A9]
+            self._about(
+                activity, "completion-contradicts", f"{receipt.completed_by} completed what the gate had not let begin"
+            )
+        told = (receipt.request, receipt.run_id, receipt.result, receipt.completed_by)
+        if told not in self._completions:  # [A9]
+            self._counted["completion-unproven"] += 1
+
     def _summarise(self) -> None:
         """What would be one sentence for each of many activities."""
         sentences = {
@@ -465,6 +597,11 @@ class _Audit:
             "list those that you approve as bundles in the trust file",
             "resource-unproven": "For {n} decisions, the activity's code named the resource from its arguments, and "
             "nothing signed names it",
+            "completion-unproven": "{n} results came from outside of the workers, and no record of an authority that "
+            "allowed it is in the evidence",
+            "authority-unrecorded": "For {n} grants, permits, renewals, approvals or signals, the evidence lacks the "
+            "decision: an authority elsewhere keeps its own",
+            "call-unrecorded": "For {n} Nexus calls, the evidence has no record of how their handler decided",
             "bundle-missing": "{n} decisions were made by policies that are not archived in the evidence",
             "evidence-missing": "The evidence lacks the journal records that {n} receipts name: a journal was lost, or "
             "not shipped; their decisions were not recomputed",
@@ -478,9 +615,11 @@ class _Audit:
     def _activity(self, proof: Proof) -> ActivityReport:
         activity, receipt, request = proof.activity, proof.receipt, proof.request
         decided = tuple(self._decided.get(id(proof), ()))
-        outcome = activity.outcome
+        outcome, agreement = activity.outcome, proof.authorized.agreement if proof.authorized is not None else None
         if receipt is not None and receipt.claims.outcome in ("denied", "rejected", "revoked"):
             outcome = receipt.claims.outcome
+        if proof.challenge is not None or proof.renewal is not None:
+            outcome = "challenged" if proof.challenge is not None else "renewed"
         proven = "receipt" if outcome == "completed" else "denial"
         return ActivityReport(
             event_id=activity.event.event_id,
@@ -494,8 +633,30 @@ class _Audit:
             worker=receipt.claims.iss if receipt else None,
             requested_by=request.claims.iss if request else None,
             decisions=decided,
+            approved_by=tuple(sorted(each.claims.sub for each in agreement.approvals)) if agreement else (),
+            completed_by=receipt.claims.completed_by if receipt else None,
+            restricted=_restricted(proof, self._recorded.get(id(proof), ())),
             proof=proven if receipt is not None else "journal" if decided else "none",  # type: ignore[arg-type]
         )
+
+
+def _restricted(proof: Proof, decisions: Sequence[Decision]) -> Restricted | None:
+    """What an activity was restricted to, as its request says, or else the worker's journal."""
+    if proof.authorized is not None:
+        held = proof.authorized.held
+    else:
+        held = next((recorded(each.claims) for each in decisions if each.claims.restriction is not None), None)
+    return None if held is None else Restricted(activities=held.activities, until=held.until, forbid=held.forbid)
+
+
+def _completions(evidence: RunEvidence) -> Iterator[tuple[str | None, ...]]:
+    """What an authority has let be completed from outside: request, run, digest of the result, and by whom."""
+    for _, asked in evidence.asked:
+        if asked.action == ACTIVITY_COMPLETE_ACTION and asked.decision == "allow":
+            more = asked.model_extra or {}
+            told = (more.get("request"), asked.run_id, more.get("result"), asked.principal)
+            if all(isinstance(each, str) for each in told):
+                yield told
 
 
 def _same(decision: Decision, proof: Proof) -> bool:

@@ -13,13 +13,20 @@ from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.engine import Verdict, decide
 from exequatur.policy.entities import ACTION_TYPE
 from exequatur.policy.schema import ActionDeclaration
-from exequatur.policy.told import START_ACTION
+from exequatur.policy.told import OWN_CONTEXTS
 from exequatur.policy.types import RecordType
 from exequatur.policy.values import convert_plain, entity_of
 
 _ATTEMPT: Mapping[str, Any] = {"id": "1", "attempt": 1, "task_queue": "default", "local": False}
 _RUN: Mapping[str, Any] = {"namespace": "default", "workflow_id": "workflow-1", "workflow_type": "Workflow"}
 _RUN_ID = "00000000-0000-0000-0000-000000000000"
+_OWN: Mapping[str, Any] = {
+    "message": {"name": "message", "sender": ""},
+    "schedule": {"id": "schedule-1"},
+    "nexus": {"endpoint": "endpoint", "service": "Service", "operation": "operation"},
+    "approval": {"activity": "activity", "principal": 'User::"requester"', "groups": []},
+}
+"""What only the gate's own questions have."""
 
 
 @dataclass(frozen=True)
@@ -175,13 +182,14 @@ def _facts(
     if "args" in given:
         raise PolicyError("context must not have args; give the arguments as args.")
     moment = now or datetime.datetime.now(datetime.UTC)
-    usual: dict[str, Any] = {"now": moment.replace(microsecond=moment.microsecond // 1000 * 1000)}
-    if activity == START_ACTION:
-        usual["run"] = {**_RUN, "task_queue": "default"}
-    else:
-        usual["activity"] = {"type": activity, **_ATTEMPT}
-        usual["run"] = {**_RUN, "run_id": _RUN_ID, "governed": True}
-        usual["worker"] = {"id": "worker"}
+    usual: dict[str, Any] = {
+        "now": moment.replace(microsecond=moment.microsecond // 1000 * 1000),
+        "activity": {"type": activity, **_ATTEMPT},
+        "run": {**_RUN, "run_id": _RUN_ID, "governed": True},
+        "worker": {"id": "worker"},
+    }
+    if (own := OWN_CONTEXTS.get(activity)) is not None:
+        usual = _within({**usual, **_OWN, "run": {**usual["run"], "task_queue": "default"}}, own)
     record: RecordType | None = None
     if declared is not None:
         record = RecordType(tuple(each for each in declared.context.attributes if each.name != "args"))

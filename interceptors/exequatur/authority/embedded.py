@@ -2,13 +2,15 @@
 
 Its ``iss`` begins with ``dev:``, so that an auditor can tell evidence that was notarised by those who made it.
 
-Rules, numbered as the code marks them:
+Rules, numbered as the code marks them (Q are those of :mod:`exequatur.authority.asking`, L those of
+:mod:`exequatur.authority.approvals`):
 
 I1  A grant is issued only after Cedar strictly allowed the action ``workflow.start`` for this principal and workflow.
 I2  A principal that is revoked, or whose workflow is, gets no grant.
 I3  A grant names its one workflow, its input, its end and how soon the run has to start.
 I4  A credential names the worker, its places, and ends after ``credential_ttl``.
 I5  A grant is issued only by policies whose release has not ended.
+I6  A permit is issued only after Cedar strictly allowed the principal to do that one thing, and names it.
 """
 
 from __future__ import annotations
@@ -17,85 +19,99 @@ import os
 import re
 import secrets
 import socket
-from datetime import UTC, datetime
 from typing import Any
 
+from exequatur.authority.approvals import issue_approval
+from exequatur.authority.asking import Asking
+from exequatur.authority.renewal import renew_grant
 from exequatur.authority.state import State
 from exequatur.errors import ConfigurationError
-from exequatur.failures import AuthorizationDenied, AuthorizationUnavailable
-from exequatur.gate.attempt import NO_ARGUMENTS
-from exequatur.gate.client import GrantOrder
+from exequatur.failures import AuthorizationDenied
 from exequatur.gate.gate import Gate
+from exequatur.gate.issuing import ActionOrder, ApprovalOrder, GrantOrder, PermitOrder, RenewalOrder
 from exequatur.identity.workload import CredentialOrder
-from exequatur.policy.engine import decide
-from exequatur.policy.told import START_ACTION
+from exequatur.policy.told import (
+    ACTIVITY_START_ACTION,
+    NEXUS_START_ACTION,
+    QUERY_ACTION,
+    SIGNAL_ACTION,
+    START_ACTION,
+    UPDATE_ACTION,
+)
 from exequatur.settings import Settings
 from exequatur.statements.jws import sign
 from exequatur.statements.keys import thumbprint
-from exequatur.statements.models import Confirmation, Grant, WorkflowAuthorization, WorkloadCredential
+from exequatur.statements.models import Confirmation, Grant, Permit, WorkflowAuthorization, WorkloadCredential
+from exequatur.statements.standalone import standalone_id
 from exequatur.statements.verification import audience
 
 _WORKER = f"{re.sub('[^A-Za-z0-9._-]', '-', socket.gethostname())[:64] or 'host'}-{os.getpid()}"
+_PERMIT_ACTIONS = {
+    "signal": SIGNAL_ACTION,
+    "query": QUERY_ACTION,
+    "update": UPDATE_ACTION,
+    "activity": ACTIVITY_START_ACTION,
+    "nexus": NEXUS_START_ACTION,
+}
 
 
 class EmbeddedAuthority:
-    """Issues grants and credentials with the keys of a state folder.
+    """Issues what is signed with the keys of a state folder.
 
     Args:
         state: The open state folder.
         settings: Trust domain, lifetimes, modes.
     """
 
-    gate: Gate
-    """Whose policy, revocations and clock decide. Set once: the gate in turn has its credential from here."""
-
     def __init__(self, state: State, settings: Settings) -> None:
         self._state = state
         self._settings = settings
 
+    def judge_by(self, gate: Gate) -> None:
+        """Say whose policies, revocations and clock decide. Once: the gate in turn has its credential from here."""
+        self.gate = gate
+        self._asking = Asking(gate, self._state.journal)
+
     async def issue_grant(self, order: GrantOrder) -> str:
-        """Issue a grant for one workflow start.
+        """Issue a grant for one workflow start, or for what one schedule starts.
 
         Raises:
             AuthorizationDenied: I1, I2.
-            AuthorizationUnavailable: I5, or it is not known what is revoked.
+            AuthorizationUnavailable: I5, or it cannot be decided or recorded.
         """
-        settings, principal, now = self._settings, order.principal, self.gate.clock()
-        revocations, policy = self.gate.revocations, self.gate.policy
-        revocations.refresh()
-        if revocations.problem:
-            raise AuthorizationUnavailable(f"It is not known what is revoked: {revocations.problem}")
-        if ended := policy.ended(now):  # [I5]
-            raise AuthorizationUnavailable(f"No grant can be issued: {ended}")
-        revoked = revocations.find({"principal": str(principal), "workflow": order.workflow_id})
-        if revoked:  # [I2]
-            raise AuthorizationDenied(f"{principal} may not start {order.workflow_type}: {revoked.reason}")
-        verdict = decide(
-            policy.bundle,
-            principal.entity(),
-            {"type": "Action", "id": START_ACTION},
-            {"type": "Workflow", "id": order.workflow_id},
-            NO_ARGUMENTS,
-            _facts(order, now),
+        settings, principal = self._settings, order.principal
+        jti = secrets.token_urlsafe(12)
+        run = {
+            "namespace": order.namespace,
+            "workflow_id": order.workflow_id,
+            "workflow_type": order.workflow_type,
+            "task_queue": order.task_queue,
+        }
+        verdict = await self._asking.ask(  # [I1] [I2] [I5]
+            principal,
+            START_ACTION,
+            order.workflow_id,
+            {"run": run},
+            what=f"start {order.workflow_type}",
+            record={"grant": jti},
         )
-        if not verdict.allowed:  # [I1]
-            why = "; ".join([f"policy {ref.id}" for ref in verdict.policies] + list(verdict.errors))
-            why = why or "no policy permits the action workflow.start"
-            raise AuthorizationDenied(
-                f"{principal} may not start {order.workflow_type}: {why}",
-                {"principal": str(principal), "policies": [ref.id for ref in verdict.policies]},
-            )
+        now = self.gate.clock()
         started_by = now + settings.start_within.total_seconds() + order.start_delay
+        ends = max(now + settings.grant_ttl.total_seconds(), started_by + 1)
+        if order.schedule is not None:
+            ends = started_by = now + settings.schedule_grant_ttl.total_seconds()
+        lasts = now + settings.max_lifetime.total_seconds()
         try:
             grant = Grant(
+                ver=2,
                 iss=self._state.issuer,
                 sub=str(principal),
                 aud=audience(settings.trust_domain, settings.cluster, order.namespace),
                 iat=float(int(now)),
                 nbf=float(int(now)),
-                exp=float(int(max(now + settings.grant_ttl.total_seconds(), started_by + 1))),
+                exp=float(int(ends)),
                 start_by=float(int(started_by)),
-                jti=secrets.token_urlsafe(12),
+                jti=jti,
                 attributes=dict(principal.attributes),
                 parents=tuple(str(parent) for parent in principal.parents),
                 authorization_details=(
@@ -107,16 +123,117 @@ class EmbeddedAuthority:
                         continues_as=settings.continues_as.get(order.workflow_type, ()),
                         input=order.input,
                         reuse=order.reuse,
+                        schedule=order.schedule,
                     ),
                 ),
-                bundle=policy.bundle.digest,
+                bundle=self.gate.policy.bundle.digest,
                 policies=tuple(ref.id for ref in verdict.policies),
                 mode="observe" if settings.mode == "observe" else "enforce",
                 recorded_queues=settings.recorded_queues,
+                open_messages=settings.open_messages,
+                renew_until=float(int(lasts)) if order.schedule is None and lasts > ends else None,
             )
             return sign(grant, self._state.grant_key).text  # I3
         except ValueError as err:
             raise AuthorizationDenied(f"No grant can be written for {principal}: {_first_line(err)}") from err
+
+    async def issue_permit(self, order: PermitOrder) -> str:
+        """Issue a permit for one message, or for one activity or Nexus operation that stands by itself.
+
+        Raises:
+            AuthorizationDenied: I6, I2.
+            AuthorizationUnavailable: It cannot be decided or recorded.
+        """
+        settings, principal, action = self._settings, order.principal, _PERMIT_ACTIONS[order.kind]
+        jti = secrets.token_urlsafe(12)
+        workflow_id = "" if order.kind in ("activity", "nexus") else order.target
+        facts: dict[str, Any] = {"run": {"namespace": order.namespace, "workflow_id": workflow_id}}
+        if order.kind == "activity":
+            facts["activity"] = {"type": order.name, "id": order.target, "task_queue": order.task_queue or ""}
+        elif order.kind == "nexus":
+            facts["run"]["workflow_type"] = ""
+            facts["nexus"] = {
+                "endpoint": order.endpoint or "",
+                "service": order.service or "",
+                "operation": order.name,
+            }
+        else:
+            facts["message"] = {"name": order.name, "sender": ""}
+        verdict = await self._asking.ask(  # [I6]
+            principal,
+            action,
+            workflow_id or standalone_id(order.target),
+            facts,
+            what=f"{'start' if order.kind in ('activity', 'nexus') else order.kind} {order.name}",
+            subject={"activity": order.name} if order.kind == "activity" else None,
+            record={"permit": jti},
+        )
+        now = self.gate.clock()
+        try:
+            permit = Permit(
+                iss=self._state.issuer,
+                sub=str(principal),
+                aud=audience(settings.trust_domain, settings.cluster, order.namespace),
+                iat=round(now, 3),
+                exp=round(now + order.delay + settings.permit_ttl.total_seconds(), 3),
+                jti=jti,
+                attributes=dict(principal.attributes),
+                parents=tuple(str(parent) for parent in principal.parents),
+                kind=order.kind,
+                target=order.target,
+                run_id=order.run_id,
+                name=order.name,
+                task_queue=order.task_queue,
+                endpoint=order.endpoint,
+                service=order.service,
+                args=order.args,
+                bundle=self.gate.policy.bundle.digest,
+                policies=tuple(ref.id for ref in verdict.policies),
+                mode="observe" if settings.mode == "observe" else "enforce",
+            )
+            return sign(permit, self._state.permit_key).text
+        except ValueError as err:
+            raise AuthorizationDenied(f"No permit can be written for {principal}: {_first_line(err)}") from err
+
+    async def authorize(self, order: ActionOrder) -> tuple[str, ...]:
+        """Give leave for what goes straight to the server.
+
+        Returns:
+            The ids of the policies that decided.
+
+        Raises:
+            AuthorizationDenied: Q2, Q3.
+            AuthorizationUnavailable: Q1, Q4.
+        """
+        of = order.facts.get("schedule", order.facts.get("activity", {})).get("id", "") or order.workflow_id
+        verdict = await self._asking.ask(
+            order.principal,
+            order.action,
+            order.workflow_id or (standalone_id(of) if of and "activity" in order.facts else of),
+            order.facts,
+            what=f"{order.action} {of}",
+            record=order.record,
+        )
+        return tuple(ref.id for ref in verdict.policies)
+
+    async def renew_grant(self, order: RenewalOrder) -> str:
+        """Issue a grant that replaces an ended one.
+
+        Raises:
+            AuthorizationDenied: Z8 to Z10.
+            AuthorizationUnavailable: It cannot be decided or recorded.
+        """
+        return await renew_grant(order, self._asking, self._state, self._settings)
+
+    async def issue_approval(self, order: ApprovalOrder) -> str:
+        """Sign a person's decision about a challenge.
+
+        Raises:
+            AuthorizationDenied: L1, L3 to L5.
+            AuthorizationUnavailable: L2, or it cannot be decided or recorded.
+        """
+        site = f"{self._settings.trust_domain}/{self._settings.cluster}"
+        return await issue_approval(order, self._asking, self._state, site=site)
 
     def issue_credential(self, order: CredentialOrder) -> str:
         """Issue a workload credential for a worker of this process.
@@ -146,19 +263,6 @@ class EmbeddedAuthority:
             raise ConfigurationError(
                 f"This worker has too many task queues or activities for a credential: {err}"
             ) from err
-
-
-def _facts(order: GrantOrder, now: float) -> dict[str, Any]:
-    moment = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return {
-        "run": {
-            "namespace": order.namespace,
-            "workflow_id": order.workflow_id,
-            "workflow_type": order.workflow_type,
-            "task_queue": order.task_queue,
-        },
-        "now": {"__extn": {"fn": "datetime", "arg": moment}},
-    }
 
 
 def _first_line(error: Exception) -> str:

@@ -5,7 +5,7 @@ others can read is refused instead of used.
 
 ==================  =============================================================
 ``issuer``          the authority's name, made once; it begins with ``dev:``
-``keys/*.pem``      one key for grants, one for credentials (PKCS #8)
+``keys/*.pem``      one key each for grants, credentials, permits and approvals (PKCS #8)
 ``trust.jwks``      the public keys that verify what they sign; only ever added to
 ``revocations``     what was revoked, one JSON line each
 ``journal/``        evidence, one SQLite file for each process
@@ -24,10 +24,10 @@ from pathlib import Path
 from exequatur.errors import ConfigurationError
 from exequatur.files import locked, write_whole
 from exequatur.statements.keys import SigningKey
-from exequatur.statements.models import Grant, WorkloadCredential
+from exequatur.statements.models import Approval, Grant, Permit, WorkloadCredential
 from exequatur.statements.trust import Anchor, TrustStore
 
-KEYS = {"grant": Grant.typ, "credential": WorkloadCredential.typ}
+KEYS = {"grant": Grant.typ, "credential": WorkloadCredential.typ, "permit": Permit.typ, "approval": Approval.typ}
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class State:
     issuer: str
     grant_key: SigningKey
     credential_key: SigningKey
+    permit_key: SigningKey
+    approval_key: SigningKey
     trust: TrustStore
 
     @property
@@ -67,7 +69,7 @@ def open_state(path: Path) -> State:
             trust = _anchors(path / "trust.jwks", issuer, keys)
     except (OSError, UnicodeDecodeError) as err:
         raise ConfigurationError(f"The state folder {path} cannot be used: {err}. Name another with state_dir") from err
-    return State(path, issuer, keys["grant"], keys["credential"], trust)
+    return State(path, issuer, **{f"{role}_key": key for role, key in keys.items()}, trust=trust)
 
 
 def _owner_only(path: Path) -> None:

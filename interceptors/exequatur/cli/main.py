@@ -15,9 +15,11 @@ from typing import Any
 import click
 
 from exequatur.audit.wording import shown
+from exequatur.cli.approvals import approvals
 from exequatur.cli.audit import audit
 from exequatur.cli.checkpoint import checkpoint
 from exequatur.cli.evidence import evidence
+from exequatur.cli.grant import grant, permit
 from exequatur.cli.policy import policy
 from exequatur.errors import ExequaturError
 
@@ -82,9 +84,12 @@ def commands() -> None:
             reconfigure(errors="backslashreplace")
 
 
+commands.add_command(approvals)
 commands.add_command(audit)
 commands.add_command(checkpoint)
 commands.add_command(evidence)
+commands.add_command(grant)
+commands.add_command(permit)
 commands.add_command(policy)
 
 

@@ -8,10 +8,16 @@ F2  The attempt is judged (rules A of :mod:`exequatur.gate.attempt`); what is no
 F3  The decision is in the evidence journal, on disk, before the body's first line runs.
 F4  A request is used once for each run and attempt. A local activity's is used once by its token, because Temporal may
     run that again from its first attempt.
-F5  A grant that is good for one execution chain serves the first that shows it, and no other.
+    An attempt of the same number, of the same activity, that was scheduled later comes after a reset; it is judged as
+    that.
+F5  A grant that is good for one execution chain serves the first that shows it, and no other; so do the grants and
+    delegations that it stands on. A permit serves the first run of its activity (Y8).
 F6  If anything changed while the decision was being written, it is made again.
 F7  Rules B of :mod:`exequatur.gate.running` hold while the body runs.
 F8  Every outcome gets a signed receipt; on a completed result it travels with it.
+F9  Where more than the grant is needed and can be had, a refusal says what (rules O and Z of
+    :mod:`exequatur.gate.challenge`), but only to the execution that the grant serves.
+F10  One challenge is answered by one request, so that people agree to one execution and not to all like it.
 
 In ``observe`` all of it is done and recorded with ``enforced: false``, and nothing is blocked.
 """
@@ -36,9 +42,16 @@ from temporalio.worker import (
     ExecuteActivityInput,
 )
 
-from exequatur.errors import ExequaturError, JournalError, ReplayedRequestError
-from exequatur.failures import AuthorizationFailure, AuthorizationRevoked, AuthorizationUnavailable, GrantRejected
+from exequatur.errors import ExequaturError, JournalError, RepeatedRequestError, ReplayedRequestError
+from exequatur.failures import (
+    AuthorizationChallenge,
+    AuthorizationFailure,
+    AuthorizationRevoked,
+    AuthorizationUnavailable,
+    GrantRejected,
+)
 from exequatur.gate.attempt import Attempt, Judgement
+from exequatur.gate.challenge import Offer, offer
 from exequatur.gate.codec import decoded_here
 from exequatur.gate.gate import Gate
 from exequatur.gate.heartbeat import sign_details
@@ -153,6 +166,9 @@ class ActivityInbound(ActivityInboundInterceptor):
             if judgement is not None:
                 try:
                     judgement, entry = await self._record(attempt, judgement, again=recorded)
+                except RepeatedRequestError:  # [F4]
+                    attempt.reset = True
+                    continue
                 except JournalError as err:
                     why = str(err)
                 else:
@@ -182,41 +198,95 @@ class ActivityInbound(ActivityInboundInterceptor):
             self._gate.shadow.beside(attempt, judgement)
 
     async def _record(self, attempt: Attempt, judgement: Judgement, *, again: bool) -> tuple[Judgement, Entry]:
-        """F3 to F5: put the decision on disk; a replayed request or stolen grant turns it into a rejection."""
+        """F3 to F5: put the decision on disk; a replayed request or stolen grant turns it into a rejection.
+
+        Raises:
+            RepeatedRequestError: The activity was reset, and the judgement does not know it.
+        """
         journal, authorized, info = self._gate.require_journal(), attempt.authorized, attempt.info
-        if judgement.allowed and authorized and not again:
-            claims = authorized.request.claims
-            if authorized.chain.authorization.reuse != "schedule" and not await journal.pin(  # [F5]
-                authorized.chain.leaf.digest, claims.first_run_id
-            ):
-                judgement = _rejected(judgement, "The grant was already used by another execution")
+        request = attempt.request_id
+        if judgement.allowed and request is not None and not again:
+            if not await self._pinned(attempt):  # [F5]
+                what = "permit" if attempt.permit else "grant"
+                judgement = _rejected(judgement, f"The {what} was already used by another execution")
+            elif not await self._answers_once(attempt):  # [F10]
+                judgement = _rejected(judgement, "The approvals were already used for another request")
             else:
-                request = authorized.request.digest if info.is_local else claims.jti
                 try:
                     entry = await journal.append_decision(
                         _decision(attempt, judgement),
-                        request=request,
-                        run=info.workflow_run_id or "",
+                        request=authorized.request.digest if authorized and info.is_local else request,
+                        run=attempt.run_id,
                         attempt=info.attempt,
+                        reset=attempt.reset,
                     )
+                except RepeatedRequestError:
+                    raise
                 except ReplayedRequestError:  # [F4]
                     judgement = _rejected(judgement, "The request was already used for this run and attempt")
                 else:
                     return judgement, entry
         return judgement, await journal.append("decision", _decision(attempt, judgement))  # [F3]
 
+    async def _pinned(self, attempt: Attempt) -> bool:
+        """Whether grant or permit is used by the execution that used it first."""
+        journal = self._gate.require_journal()
+        if attempt.permit is not None:  # [Y8]
+            return await journal.pin(attempt.permit.digest, attempt.run_id)
+        if attempt.authorized is None or attempt.authorized.chain.authorization.reuse == "schedule":
+            return True
+        chain = attempt.authorized.chain
+        # Another execution of a run that started this one would else act through its children.
+        for before, handed in chain.handovers:
+            first = handed.claims.parent_first_run_id
+            if first is None or before.claims.authorization.reuse == "schedule":
+                continue
+            if not await journal.pin(before.digest, first):
+                return False
+        return await journal.pin(chain.leaf.digest, attempt.authorized.request.claims.first_run_id)
+
+    async def _answers_once(self, attempt: Attempt) -> bool:
+        """Whether the challenge that came along is answered by this request and no other."""
+        authorized = attempt.authorized
+        if authorized is None or authorized.agreement is None:
+            return True
+        challenged = authorized.agreement.challenge.claims.request
+        return await self._gate.require_journal().pin(f"challenge {challenged}", authorized.request.claims.jti)
+
     async def _denied(self, attempt: Attempt, judgement: Judgement, entry: Entry) -> AuthorizationFailure:
-        failure = judgement.failure or GrantRejected
+        failure, reason = judgement.failure or GrantRejected, judgement.reason or ""
+        try:
+            offered = await self._offered(attempt, judgement)
+        except AuthorizationUnavailable as err:
+            return self._unavailable(err.message)
         outcome: Outcome = "denied" if judgement.decision == "deny" else "rejected"
         receipt = self._receipt(attempt, judgement, entry, outcome)
-        await self._gate.require_journal().append("receipt", receipt.text.encode())
+        journal = self._gate.require_journal()
+        await journal.append("receipt", receipt.text.encode())
+        details = self._details(attempt, judgement, receipt)
+        if offered is not None:
+            reason = f"{reason}. {offered.sentence}"
+            details |= offered.details
+            failure = AuthorizationChallenge if offered.details else failure
+            if offered.record is not None:
+                await journal.append("challenge", offered.record)
         logger.warning(
             "%s: %s",
             failure.__name__,
-            judgement.reason,
+            reason,
             extra=_about(attempt.info) | {"policies": [ref.id for ref in judgement.policies]},
         )
-        return failure(judgement.reason or "", self._details(attempt, judgement, receipt))
+        return failure(reason, details)
+
+    async def _offered(self, attempt: Attempt, judgement: Judgement) -> Offer | None:
+        """F9: what would help, to the execution that the grant is for.
+
+        Raises:
+            AuthorizationUnavailable: It cannot be decided now.
+        """
+        if not (judgement.needs or judgement.renewable) or not await self._pinned(attempt):  # [F9]
+            return None
+        return await offer(attempt, judgement)
 
     async def _revoked(self, running: Running, entry: Entry | None) -> AuthorizationRevoked:
         judgement = running.revoked or running.judgement
@@ -258,8 +328,9 @@ class ActivityInbound(ActivityInboundInterceptor):
             logger.exception("A result goes out without a receipt", extra=_about(attempt.info))
             return RawValue(payload)
         self._enqueue(receipt)
-        if attempt.authorized:
-            known = short_digest(credential.digest) in attempt.authorized.request.claims.knows
+        if attempt.request_id is not None:
+            knows = attempt.authorized.request.claims.knows if attempt.authorized else ()
+            known = short_digest(credential.digest) in knows
             payload.metadata[RECEIPT] = pack([receipt.text], [] if known else [credential.text])
         return RawValue(payload)
 
@@ -283,12 +354,12 @@ class ActivityInbound(ActivityInboundInterceptor):
             Receipt(
                 iss=gate.workload.id,
                 iat=round(gate.clock(), 3),
-                request=request.claims.jti if request else None,
-                request_digest=request.digest if request else None,
+                request=attempt.request_id,
+                request_digest=attempt.request_digest if attempt.request_id else None,
                 activity_id=info.activity_id,
                 activity_type=info.activity_type,
-                workflow_id=None if request else info.workflow_id,
-                run_id=info.workflow_run_id,
+                workflow_id=None if request else attempt.workflow_id,
+                run_id=attempt.run_id or None,
                 attempt=info.attempt,
                 decision=judgement.decision,
                 enforced=attempt.enforced,
@@ -334,10 +405,18 @@ class ActivityOutbound(ActivityOutboundInterceptor):
         running = self.running
         if running is not None:
             running.heartbeat()
-            authorized = running.attempt.authorized
-            if details and authorized:
-                info = running.attempt.info
-                details = tuple(sign_details(details, self._gate, authorized, info, self._converter))
+            attempt = running.attempt
+            if details and attempt.request_id is not None:
+                details = tuple(
+                    sign_details(
+                        details,
+                        self._gate,
+                        self._converter,
+                        request=attempt.request_id,
+                        run_id=attempt.run_id,
+                        attempt=attempt.info.attempt,
+                    )
+                )
         self.next.heartbeat(*details)
 
 
@@ -393,15 +472,18 @@ def _decision(attempt: Attempt, judgement: Judgement) -> bytes:
 
     Of the arguments it holds what policies read, because only that was given to Cedar.
     """
-    info, authorized = attempt.info, attempt.authorized
+    info = attempt.info
     named = {} if judgement.resource is None else {"resource": judgement.resource}
+    when = {} if info.is_local else attempt.scheduled
     return compact_json(
         {
             **named,
-            "request": authorized.request.claims.jti if authorized else None,
+            **when,
+            **_restricted(attempt, judgement),
+            "request": attempt.request_id,
             "request_digest": attempt.request_digest,
-            "workflow_id": info.workflow_id,
-            "run_id": info.workflow_run_id,
+            "workflow_id": attempt.workflow_id,
+            "run_id": attempt.run_id or None,
             "activity_id": info.activity_id,
             "activity_type": info.activity_type,
             "attempt": info.attempt,
@@ -419,6 +501,14 @@ def _decision(attempt: Attempt, judgement: Judgement) -> bytes:
             "bundle_sequence": judgement.sequence,
         }
     )
+
+
+def _restricted(attempt: Attempt, judgement: Judgement) -> dict[str, Any]:
+    """What an auditor needs besides: the history holds neither the headers of local activities nor who was asked."""
+    held = attempt.held
+    restriction = {"activities": held.activities, "until": held.until, "forbid": held.forbid} if held else None
+    named = {"restriction": restriction, "question": judgement.question}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def _about(info: Info) -> dict[str, Any]:

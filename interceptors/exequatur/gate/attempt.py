@@ -5,19 +5,27 @@ Rules, numbered as the code marks them. They are applied in this order; the firs
 A1  Work without our header is refused, unless its workflow type is listed in ``allow_ungoverned``; then its principal
     is ``Unauthenticated`` and the policies decide.
 A2  A partial or foreign set of our headers is refused (H1, H2, K1 to K4).
-A3  The request authorizes this very task (R1 to R14).
-A4  The grant has begun and has not ended (G4).
-A5  Neither grant, principal, workflow nor activity type is revoked.
+A3  The request authorizes this very task (R1 to R14). An activity that no workflow scheduled has a permit instead,
+    which authorizes it (Y1 to Y7), and its own id stands for the workflow's.
+A4  The grant has begun and has not ended (G4). A permit bounds the start only.
+A5  Neither grant or permit, principal, workflow nor activity type is revoked.
 A6  Heartbeat details of an earlier attempt are signed by a worker that may (M1 to M4).
 A7  No activity type is named like one of our own Cedar actions.
 A8  After a workflow reset, Cedar also allows the action ``workflow.reset``.
 A9  Cedar allows, strictly (rules E of :mod:`exequatur.policy.engine`).
 A10  What the activity acts on, if it names that itself, can be told from the arguments and is of the declared type.
+A11  Where the run is restricted to activities, this is one of them.
+A12  Where the run is restricted to a time, that is not over.
+A13  What the run is restricted by forbids it not (rules L of :mod:`exequatur.policy.restriction`).
+A14  In a run that was started by another, Cedar also allows the action ``workflow.child``.
+A16  After the activity was reset, Cedar also allows the action ``activity.reset``. It was when the request has been
+    used for an attempt of it of this number that was scheduled before, or the heartbeat details are of a later one.
 
 Before all of them stands U5 of :mod:`exequatur.gate.gate`: policies whose release has ended say nothing, and what they
-allowed lasts no longer than it.
+allowed lasts no longer than it. A11 and A12 stand before A4, so that a run reads that it was restricted, not that its
+grant has ended.
 
-Verification (A2, A3, A6) depends on bytes alone and is done once; A4, A5, A8 and A9 are judged again whenever asked.
+Verification (A2, A3, A6) depends on bytes alone and is done once; the others are judged again whenever asked.
 """
 
 from __future__ import annotations
@@ -33,6 +41,7 @@ from temporalio.api.common.v1 import Payload
 
 from exequatur.errors import StatementError
 from exequatur.failures import AuthorizationDenied, AuthorizationFailure, AuthorizationUnavailable, GrantRejected
+from exequatur.gate.challenge import Agreed, agreed, answerable, asked_for, renewable
 from exequatur.gate.gate import Gate
 from exequatur.gate.heartbeat import verify_details
 from exequatur.gate.wire import payloads_digest, read_activity_header
@@ -41,11 +50,15 @@ from exequatur.policy.action import UNMARKED, WORKFLOW_TYPE, ActionMark, resourc
 from exequatur.policy.arguments import ActivitySignature, Conversion, convert_arguments
 from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.engine import PolicyRef, Verdict, decide, refused
+from exequatur.policy.restriction import held_to
 from exequatur.policy.scalars import Unrepresentable
-from exequatur.policy.told import OWN_ACTIONS, RESET_ACTION
+from exequatur.policy.told import ACTIVITY_RESET_ACTION, CHILD_ACTION, OWN_ACTIONS, RESET_ACTION
 from exequatur.statements.encoding import compact_json
-from exequatur.statements.requests import Authorized, Task, verify_request
-from exequatur.statements.verification import audience, check_current
+from exequatur.statements.jws import Token
+from exequatur.statements.models import Grant, Needed, Permit
+from exequatur.statements.requests import Authorized, Held, Task, verify_request
+from exequatur.statements.standalone import Lone, standalone_id, verify_standalone
+from exequatur.statements.verification import Chain, audience, check_current, matches, site_of
 
 
 @dataclass(frozen=True)
@@ -71,6 +84,12 @@ class Judgement:
     """What was acted on, where that was not the workflow."""
     entity: Mapping[str, Any] | None = None
     """The principal as the policies saw it; ``None`` where they were not asked."""
+    question: str | None = None
+    """Which of the gate's own actions was denied; ``None`` where it was the activity's."""
+    needs: tuple[Needed, ...] = ()
+    """Who would have to agree for it to be allowed; nobody where that would not help."""
+    renewable: bool = False
+    """It was refused only because the grant has ended, and that may be renewed."""
 
     @property
     def allowed(self) -> bool:
@@ -91,6 +110,10 @@ class Attempt:
     mark: ActionMark = UNMARKED
     authorized: Authorized | None = None
     """Set once A3 holds."""
+    permit: Token[Permit] | None = None
+    """The same for an activity that no workflow scheduled."""
+    reset: bool = False
+    """A16: the activity was reset, and this is an attempt of the new count."""
     request_digest: str | None = None
     _verified: bool = False
     _arguments: Conversion | None = field(default=None)
@@ -111,7 +134,33 @@ class Attempt:
 
     @property
     def _workflow(self) -> dict[str, str]:
-        return {"type": WORKFLOW_TYPE, "id": self.info.workflow_id or ""}
+        return {"type": WORKFLOW_TYPE, "id": self.workflow_id}
+
+    @property
+    def workflow_id(self) -> str:
+        """Whose activity it is; where no workflow scheduled it, what stands for one."""
+        return self.info.workflow_id or standalone_id(self.info.activity_id)
+
+    @property
+    def run_id(self) -> str:
+        """The workflow's run, or the activity's own where no workflow scheduled it."""
+        return self.info.workflow_run_id or self.info.activity_run_id or ""
+
+    @property
+    def scheduled(self) -> dict[str, float]:
+        """When Temporal scheduled the activity and this attempt of it, in seconds since 1970. The first stays the same
+        in retries and resets."""
+        return {
+            "first_scheduled": round(self.info.scheduled_time.timestamp(), 6),
+            "scheduled": round(self.info.current_attempt_scheduled_time.timestamp(), 6),
+        }
+
+    @property
+    def request_id(self) -> str | None:
+        """``jti`` of the request, or digest of the permit; ``None`` until A3 holds."""
+        if self.authorized is not None:
+            return self.authorized.request.claims.jti
+        return None if self.permit is None else self.permit.digest
 
     @property
     def resource_known(self) -> bool:
@@ -147,11 +196,16 @@ class Attempt:
 
     @property
     def vouched(self) -> dict[str, Any] | None:
-        """What the grant says of the principal."""
-        if self.authorized is None:
-            return None
-        grant = self.authorized.chain.grant.claims
-        return {"attributes": grant.attributes, "parents": grant.parents}
+        """What the grant or permit says of the principal."""
+        claims = self._vouching
+        return None if claims is None else {"attributes": claims.attributes, "parents": claims.parents}
+
+    @property
+    def _vouching(self) -> Grant | Permit | None:
+        """What says on whose behalf."""
+        if self.authorized is not None:
+            return self.authorized.chain.grant.claims
+        return None if self.permit is None else self.permit.claims
 
     @cached_property
     def enforced(self) -> bool:
@@ -170,13 +224,18 @@ class Attempt:
             self._verify()
             principal = self._principal()
             base = replace(base, principal=str(principal))
+            already = agreed(gate, self.authorized, now) if self.authorized else Agreed()
+            facts = self._facts(now, already)
+            if outside := outside_of(self.held, self.info.activity_type, facts):
+                reason = f"{principal} may not run {self.info.activity_type}: {outside}"
+                base = replace(base, decision="deny", facts=compact_json(facts), fault=outside)
+                return replace(base, failure=AuthorizationDenied, reason=reason)
             until = self._check_standing(now)
         except StatementError as err:
-            return replace(base, failure=GrantRejected, reason=str(err))
+            return replace(base, failure=GrantRejected, reason=str(err), renewable=renewable(self, err, now))
         except Refusal as err:
             return replace(base, failure=GrantRejected, reason=err.reason)
-        until = min(until, policy.expires)  # [U5]
-        facts = self._facts(now)
+        until = min(until, policy.expires, already.until)  # [U5] [O15]
         entity = principal.entity()
         verdict = self.verdict(policy.bundle, entity, facts)
         if verdict.ttl is not None:
@@ -191,10 +250,14 @@ class Attempt:
             until=until,
             resource=self._other_resource(),
             entity=entity,
+            question=verdict.question,
         )
         if verdict.allowed:
             return judged
-        return replace(judged, failure=AuthorizationDenied, reason=_why(principal, self.info, verdict))
+        needs: tuple[Needed, ...] = ()
+        if self.authorized and answerable(self):  # [O17]
+            needs = asked_for(policy.bundle, verdict, self.authorized.agreement, already)
+        return replace(judged, failure=AuthorizationDenied, reason=_why(principal, self.info, verdict), needs=needs)
 
     def _verify(self) -> None:
         if self._verified:
@@ -224,12 +287,29 @@ class Attempt:
                 max_depth=settings.max_delegation_depth,
                 schedule_bound=settings.schedule_bound.total_seconds(),
             )
-            if self.heartbeat:
-                verify_details(self.heartbeat, authorized, info, self.gate.trust)  # [A6]
+            self._verify_heartbeat(authorized.request.claims.jti, authorized.chain.site)
             self.authorized = authorized
             self.request_digest = authorized.request.digest
+        elif tokens is not None and info.workflow_id is None and info.activity_run_id:
+            lone = Lone(
+                activity_id=info.activity_id,
+                activity_type=info.activity_type,
+                task_queue=info.task_queue,
+                scheduled=info.scheduled_time.timestamp(),
+                args=self.input_digest,
+            )
+            aud, leeway = audience(settings.trust_domain, settings.cluster, info.namespace), settings.clock_leeway
+            permit = verify_standalone(tokens, lone, self.gate.trust, aud=aud, leeway=leeway.total_seconds())  # A3
+            self._verify_heartbeat(permit.digest, site_of(aud))
+            self.permit = permit
+            self.request_digest = permit.digest
         elif tokens is not None:
-            raise Refusal("An authorization header came with an activity that no workflow scheduled")
+            raise Refusal("An authorization header came with an activity that has no run")
+        elif info.workflow_id is None:  # [A1]
+            raise Refusal(
+                f"Activity {info.activity_id} ({info.activity_type}) stands by itself and carries no permit; start it "
+                "through a client with the plugin"
+            )
         elif info.workflow_type not in settings.allow_ungoverned:  # [A1]
             raise Refusal(
                 f"Workflow {info.workflow_id} ({info.workflow_type}) carries no grant; start it through a client with "
@@ -237,25 +317,42 @@ class Attempt:
             )
         self._verified = True
 
+    def _verify_heartbeat(self, request: str, site: str) -> None:
+        if self.heartbeat:
+            leeway = self.gate.settings.clock_leeway.total_seconds()
+            later = verify_details(  # [A6]
+                self.heartbeat, self.info, self.gate.trust, request=request, site=site, leeway=leeway
+            )
+            self.reset = self.reset or later
+
     def _principal(self) -> Principal:
-        if self.authorized is None:
+        claims = self._vouching
+        if claims is None:
             return UNAUTHENTICATED
-        grant = self.authorized.chain.grant.claims
         try:
-            named = Principal.parse(grant.sub)
-            return Principal(named.type, named.id, grant.attributes, grant.parents)
+            named = Principal.parse(claims.sub)
+            return Principal(named.type, named.id, claims.attributes, claims.parents)
         except ValueError as err:
             raise Refusal(f"The grant's principal cannot be read: {err}") from err
 
+    @property
+    def held(self) -> Held | None:
+        """What the run is restricted to, whatever the policies permit (R16)."""
+        return None if self.authorized is None else self.authorized.held
+
     def _check_standing(self, now: float) -> float:
         """A4 and A5; returns until when the grant lasts."""
-        subject = {"workflow": self.info.workflow_id or "", "activity": self.info.activity_type}
+        subject = {"workflow": self.workflow_id, "activity": self.info.activity_type}
         until = float("inf")
         if self.authorized:
             chain = self.authorized.chain
             subject |= {"grant": chain.grant.claims.jti, "principal": chain.grant.claims.sub}
             check_current(chain, now, self.gate.settings.clock_leeway.total_seconds())  # [A4]
             until = chain.expires
+            if self.held is not None and self.held.until is not None:  # [A12]
+                until = min(until, self.held.until)
+        elif self.permit:
+            subject |= {"grant": self.permit.claims.jti, "principal": self.permit.claims.sub}
         else:
             subject["principal"] = str(UNAUTHENTICATED)
         revoked = self.gate.revocations.find(subject)
@@ -263,11 +360,13 @@ class Attempt:
             raise Refusal(f"It has been revoked: {revoked.reason}")
         return until
 
-    def _facts(self, now: float) -> dict[str, Any]:
+    def _facts(self, now: float, already: Agreed) -> dict[str, Any]:
         """Everything in Cedar's ``context`` but the arguments."""
         info = self.info
         moment = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        approvals = {"approvals": {"groups": list(already.groups), "approvers": list(already.approvers)}}
         return {
+            **(approvals if already.approvers else {}),
             "activity": {
                 "type": info.activity_type,
                 "id": info.activity_id,
@@ -279,15 +378,15 @@ class Attempt:
                 "namespace": info.namespace,
                 "workflow_id": info.workflow_id or "",
                 "workflow_type": info.workflow_type or "",
-                "run_id": info.workflow_run_id or "",
-                "governed": self.authorized is not None,
+                "run_id": self.run_id,
+                "governed": self._vouching is not None,
             },
             "worker": {"id": self.gate.workload.id},
             "now": {"__extn": {"fn": "datetime", "arg": moment}},
         }
 
     def verdict(self, bundle: PolicyBundle, entity: dict[str, Any], facts: dict[str, Any]) -> Verdict:
-        """What a bundle says: A8 and A9.
+        """What a bundle says: A8, A9, A13, A14 and A16.
 
         Args:
             bundle: The bundle in force, or another one to compare it with.
@@ -295,9 +394,17 @@ class Attempt:
             facts: Everything in Cedar's ``context`` but the arguments.
         """
         if self.authorized and self.authorized.after_reset:  # [A8]
-            reset = self._ask(bundle, entity, RESET_ACTION, facts, reset=True)
+            reset = self._ask(bundle, entity, RESET_ACTION, facts, own=True)
             if not reset.allowed:
-                return reset
+                return replace(reset, question=RESET_ACTION)
+        if self.authorized and asks_child(self.authorized.chain):  # [A14]
+            child = self._ask(bundle, entity, CHILD_ACTION, facts, own=True)
+            if not child.allowed:
+                return replace(child, question=CHILD_ACTION)
+        if self.reset:  # [A16]
+            again = self._ask(bundle, entity, ACTIVITY_RESET_ACTION, place_in(facts), own=True)
+            if not again.allowed:
+                return replace(again, question=ACTIVITY_RESET_ACTION)
         return self._ask(bundle, entity, self.info.activity_type, facts)  # A9
 
     def _other_resource(self) -> dict[str, str] | None:
@@ -306,19 +413,17 @@ class Attempt:
         return found if isinstance(found, dict) and found != self._workflow else None
 
     def _ask(
-        self, bundle: PolicyBundle, entity: dict[str, Any], action: str, facts: dict[str, Any], *, reset: bool = False
+        self, bundle: PolicyBundle, entity: dict[str, Any], action: str, facts: dict[str, Any], *, own: bool = False
     ) -> Verdict:
-        resource = self._workflow if reset else self.resource()
+        resource = self._workflow if own else self.resource()
         if isinstance(resource, str):  # [A10]
             return refused(resource)
-        return decide(
-            bundle,
-            entity,
-            {"type": "Action", "id": action},
-            resource,
-            NO_ARGUMENTS if reset else self.arguments,
-            facts,
-        )
+        arguments = NO_ARGUMENTS if own else self.arguments
+        verdict = decide(bundle, entity, {"type": "Action", "id": action}, resource, arguments, facts)
+        forbid = () if self.held is None else self.held.forbid
+        if forbid:  # [A13]
+            return held_to(bundle, forbid, verdict, entity, action, resource, arguments, facts)
+        return verdict
 
 
 class Refusal(Exception):
@@ -332,13 +437,58 @@ class Refusal(Exception):
 def _nothing() -> None: ...
 
 
+_AS = {
+    RESET_ACTION: " after the workflow was reset (workflow.reset)",
+    CHILD_ACTION: " in a child workflow (workflow.child)",
+    ACTIVITY_RESET_ACTION: " after it was reset (activity.reset)",
+}
+"""How a denial says that one of the gate's own questions was answered with no."""
 NO_ARGUMENTS = convert_arguments(ActivitySignature.of(_nothing), ())
 """For Cedar actions that have none."""
 
 
+def asks_child(chain: Chain) -> bool:
+    """A14: whether another run started this one and handed it what it holds. Earlier grants knew no such question."""
+    return chain.grant.claims.ver >= 2 and bool(chain.delegations or chain.authorization.child)
+
+
+def outside_of(held: Held | None, activity_type: str, facts: Mapping[str, Any]) -> str | None:
+    """A11 and A12: why the policies need not be asked, if the run is restricted to something else.
+
+    Args:
+        held: What the run is restricted to.
+        activity_type: Of the activity.
+        facts: As policies are told them.
+    """
+    if held is None:
+        return None
+    if held.activities is not None and not matches(activity_type, held.activities):  # [A11]
+        listed = ", ".join(held.activities)[:200] or "none"
+        return f"the run is restricted to other activities: {listed}"
+    # The time that is recorded, so that it can be compared again.
+    if held.until is not None and moment_of(facts) >= held.until:  # [A12]
+        return f"the run was restricted to the time before {datetime.fromtimestamp(held.until, UTC).isoformat()}"
+    return None
+
+
+def place_in(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What is told of one activity that somebody does something to."""
+    run, activity = facts["run"], facts["activity"]
+    return {
+        "run": {name: run[name] for name in ("namespace", "workflow_id")},
+        "activity": {name: activity[name] for name in ("type", "id", "task_queue")},
+        "now": facts["now"],
+    }
+
+
+def moment_of(facts: Mapping[str, Any]) -> float:
+    """The time that policies are told, in seconds since 1970."""
+    return datetime.fromisoformat(facts["now"]["__extn"]["arg"]).timestamp()
+
+
 def _why(principal: Principal, info: Info, verdict: Verdict) -> str:
     """The sentence that a denied person reads."""
-    head = f"{principal} may not run {info.activity_type}"
+    head = f"{principal} may not run {info.activity_type}{_AS.get(verdict.question or '', '')}"
     if verdict.policies:
         named = "; ".join(f"{ref.id}: {ref.reason}" if ref.reason else ref.id for ref in verdict.policies)
         head = f"{head}, forbidden by policy {named}"

@@ -3,12 +3,15 @@
 Interceptors get decoded values, and encoding those again need not give the same bytes. This codec stands outermost,
 around the user's own, and remembers what was decoded in the current task: an activity's input and heartbeat details, a
 workflow's start arguments.
+
+It also gives the user's codec the context of a client's headers, for which the SDK has none (:func:`addressed`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -19,6 +22,7 @@ from temporalio.converter import PayloadCodec, SerializationContext, WithSeriali
 _KEEP = 2
 """Input and heartbeat details are the first that an activity task decodes."""
 
+_addressee: ContextVar[SerializationContext] = ContextVar("exequatur_addressee")
 _decoded: ContextVar[tuple[asyncio.Task[Any] | None, list[list[Payload]]]] = ContextVar("exequatur_decoded")
 
 
@@ -29,6 +33,16 @@ def decoded_here() -> list[list[Payload]]:
     """
     task, seen = _decoded.get((None, []))
     return seen if task is _current_task() else []
+
+
+@contextmanager
+def addressed(context: SerializationContext) -> Iterator[None]:
+    """Within this, what the SDK encodes without a context is encoded with this one."""
+    token = _addressee.set(context)
+    try:
+        yield
+    finally:
+        _addressee.reset(token)
 
 
 def _current_task() -> asyncio.Task[Any] | None:
@@ -86,8 +100,23 @@ class ObservingCodec(PayloadCodec):
 
 
 class ContextualObservingCodec(ObservingCodec, WithSerializationContext):
-    """Around a codec that wants to know the context."""
+    """Around a codec that wants to know the context.
+
+    Args:
+        inner: That codec.
+        bound: Whether it knows it.
+    """
+
+    def __init__(self, inner: PayloadCodec, *, bound: bool = False) -> None:
+        super().__init__(inner)
+        self._bound = bound
 
     def with_context(self, context: SerializationContext) -> ContextualObservingCodec:
         inner: Any = self.inner
-        return ContextualObservingCodec(inner.with_context(context))
+        return ContextualObservingCodec(inner.with_context(context), bound=True)
+
+    async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
+        context = None if self._bound else _addressee.get(None)
+        if context is not None:
+            return await self.with_context(context).encode(payloads)
+        return await super().encode(payloads)

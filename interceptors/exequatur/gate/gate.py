@@ -24,6 +24,7 @@ from exequatur.statements.encoding import compact_json
 from exequatur.statements.trust import TrustStore
 
 if TYPE_CHECKING:
+    from exequatur.gate.issuing import Authority
     from exequatur.gate.running import Running
     from exequatur.gate.shadow import Shadow
 
@@ -97,6 +98,8 @@ class Gate:
         self.trust = trust
         self.workload = workload
         self.clock = clock
+        self.authority: Authority | None = None
+        """Who renews grants; the plugin sets it."""
         self.metrics = Metrics()
         self.journal: Journal | None = None
         self.policy = InForce(bundle, 1, clock(), provenance)

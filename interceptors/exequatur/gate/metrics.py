@@ -23,6 +23,7 @@ class Metrics:
     exequatur_shadow_decisions            of candidate policies, by activity_type and outcome: same, would_allow,
                                           would_deny or dropped
     exequatur_receipt_rejections          by activity_type and enforced; not on replay
+    exequatur_message_refusals            by kind, workflow_type, rule and enforced; not on replay
     ===================================== ===========================================
     """
 
@@ -36,6 +37,7 @@ class Metrics:
         self._latency = meter.create_histogram_timedelta("exequatur_gate_latency", "Time that the gate took")
         self._shadows = meter.create_counter("exequatur_shadow_decisions", "Decisions of candidate policies")
         self._rejections = meter.create_counter("exequatur_receipt_rejections", "Results without a valid receipt")
+        self._refusals = meter.create_counter("exequatur_message_refusals", "Messages that were refused or dropped")
         self._revocations = meter.create_counter("exequatur_revocations", "Attempts ended while running")
 
         @lru_cache(maxsize=1024)
@@ -72,6 +74,9 @@ class Metrics:
 
     def receipt_rejected(self, activity_type: str, *, enforced: bool) -> None:
         self._rejections.add(1, {"activity_type": activity_type, "enforced": enforced})
+
+    def message_refused(self, kind: str, workflow_type: str, rule: str, *, enforced: bool) -> None:
+        self._refusals.add(1, {"kind": kind, "workflow_type": workflow_type, "rule": rule, "enforced": enforced})
 
     def policy_reloaded(self, *, refused: bool) -> None:
         self._reloads["refused" if refused else "in_force"].add(1)

@@ -204,9 +204,9 @@ def _record(candidate: PolicyBundle, attempt: Attempt, judgement: Judgement, ver
     """The journal's record of a disagreement."""
     info = attempt.info
     return {
-        "request": attempt.authorized.request.claims.jti if attempt.authorized else None,
-        "workflow_id": info.workflow_id,
-        "run_id": info.workflow_run_id,
+        "request": attempt.request_id,
+        "workflow_id": attempt.workflow_id,
+        "run_id": attempt.run_id or None,
         "activity_id": info.activity_id,
         "activity_type": info.activity_type,
         "attempt": info.attempt,

@@ -12,16 +12,20 @@ from collections import deque
 from temporalio.worker import (
     CustomSlotSupplier,
     FixedSizeSlotSupplier,
+    ResourceBasedSlotSupplier,
     SlotMarkUsedContext,
     SlotPermit,
     SlotReleaseContext,
     SlotReserveContext,
+    WorkerTuner,
 )
 
 from exequatur.gate.gate import Gate
 
 _LOOK_INTERVAL = 0.1
 """Seconds between two looks whether the worker can authorize again."""
+
+SlotSupplier = FixedSizeSlotSupplier | ResourceBasedSlotSupplier | CustomSlotSupplier
 
 
 class FixedSlots(CustomSlotSupplier):
@@ -86,16 +90,17 @@ class GatedSlots(CustomSlotSupplier):
     Args:
         gate: Whose slots.
         inner: Who has them.
-        observing: All of the worker's activities are only observed, so nothing may be withheld.
     """
 
-    def __init__(self, gate: Gate, inner: CustomSlotSupplier, *, observing: bool = False) -> None:
+    def __init__(self, gate: Gate, inner: CustomSlotSupplier) -> None:
         self._gate = gate
         self._inner = inner
-        self._observing = observing
+        self.observing = False
+        """All of the worker's activities are only observed, so nothing may be withheld. Set when it runs, because
+        another plugin may still bring some."""
 
     def _withheld(self) -> bool:
-        return not self._observing and self._gate.unavailable() is not None
+        return not self.observing and self._gate.unavailable() is not None
 
     async def reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit:
         while True:
@@ -114,3 +119,40 @@ class GatedSlots(CustomSlotSupplier):
 
     def release_slot(self, ctx: SlotReleaseContext) -> None:
         self._inner.release_slot(ctx)
+
+
+class GatedTuner(WorkerTuner):
+    """Another tuner, with activity slots that the gate may withhold.
+
+    Args:
+        inner: That tuner.
+        activities: The activity slots in the place of its own.
+        activities_max: How many activities at a time the user asked for, if any; the SDK compares it with the threads.
+        nexus_max: The same for Nexus tasks.
+    """
+
+    def __init__(
+        self, inner: WorkerTuner, activities: GatedSlots, *, activities_max: int | None, nexus_max: int | None
+    ) -> None:
+        self._inner = inner
+        self._activities = activities
+        self._activities_max = activities_max
+        self._nexus_max = nexus_max
+
+    def _get_workflow_task_slot_supplier(self) -> SlotSupplier:
+        return self._inner._get_workflow_task_slot_supplier()
+
+    def _get_activity_task_slot_supplier(self) -> SlotSupplier:
+        return self._activities
+
+    def _get_local_activity_task_slot_supplier(self) -> SlotSupplier:
+        return self._inner._get_local_activity_task_slot_supplier()
+
+    def _get_nexus_slot_supplier(self) -> SlotSupplier:
+        return self._inner._get_nexus_slot_supplier()
+
+    def _get_activities_max(self) -> int | None:
+        return self._activities_max
+
+    def _get_nexus_tasks_max(self) -> int | None:
+        return self._nexus_max

@@ -7,53 +7,64 @@ later than without the gate.
 Rules, numbered as the code marks them:
 
 X1  A run whose start header cannot be read schedules nothing (W1).
-X2  A result without a valid receipt fails the activity where the workflow awaits it (rules P of
-    :mod:`exequatur.statements.receipts`), unless the grant says ``observe``.
-X3  A task queue that the grant lists as recorded may leave the receipt out, but not bring a wrong one.
-X4  An unknown key is no verdict: the workflow task fails and is tried again.
+X4  An unknown key is no verdict: the workflow task fails and is tried again, also where every exception is to fail the
+    workflow.
+
+What messages bring is for :mod:`exequatur.gate.incoming` to judge (rules M41 to M48), what signals to other runs carry
+is :mod:`exequatur.gate.outgoing`'s (rules X6 to X9), and what comes back is the receiver's
+(:mod:`exequatur.gate.receiver`, rules X2 and X3).
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-import logging
+import functools
 from collections.abc import Callable
-from typing import Any, ClassVar, NoReturn, cast
+from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
 from temporalio import workflow
-from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 from temporalio.converter import (
     ActivitySerializationContext,
+    NexusSerializationContext,
     PayloadConverter,
     SerializationContext,
     WithSerializationContext,
     WorkflowSerializationContext,
 )
-from temporalio.exceptions import ActivityError, FailureError, is_cancelled_exception
+from temporalio.exceptions import FailureError, is_cancelled_exception
+from temporalio.nexus.system._support import signal_function_to_proto, workflow_function_name
+from temporalio.nexus.system.workflow_service.models import SignalWithStartWorkflowRequest
 from temporalio.worker import (
     ContinueAsNewInput,
     ExecuteWorkflowInput,
+    HandleQueryInput,
+    HandleSignalInput,
+    HandleUpdateInput,
+    SignalChildWorkflowInput,
+    SignalExternalWorkflowInput,
     StartActivityInput,
     StartChildWorkflowInput,
     StartLocalActivityInput,
+    StartNexusOperationInput,
     WorkflowInboundInterceptor,
     WorkflowOutboundInterceptor,
 )
 
-from exequatur.errors import StatementError, UnknownKeyError
-from exequatur.failures import FAILURE_TYPES, GrantRejected, ReceiptRejected
+from exequatur.errors import UndecidedError, UnknownKeyError
+from exequatur.failures import GrantRejected
+from exequatur.gate.calling import call_headers
 from exequatur.gate.gate import Gate
+from exequatur.gate.incoming import Incoming
+from exequatur.gate.outgoing import signal_header
+from exequatur.gate.receiver import Asked, Receiver
 from exequatur.gate.run import GovernedRun
-from exequatur.gate.wire import ACTIVITY_HEADER, RECEIPT, START_HEADER, payloads_digest, without_ours
-from exequatur.statements.encoding import digest
+from exequatur.gate.wire import ACTIVITY_HEADER, MESSAGE_HEADER, START_HEADER, payloads_digest
 from exequatur.statements.jws import Token
-from exequatur.statements.models import NextRun, Receipt, RequestCore, Reuse, Seal, SealOutcome
-from exequatur.statements.receipts import verify_receipt
+from exequatur.statements.models import NextRun, Reuse, Seal, SealOutcome
 
-logger = logging.getLogger("exequatur")
-
-_MAX_FAILURE_RECEIPT = Receipt.max_bytes
+Signal = TypeVar("Signal", SignalChildWorkflowInput, SignalExternalWorkflowInput)
 
 
 class WorkflowInbound(WorkflowInboundInterceptor):
@@ -61,9 +72,13 @@ class WorkflowInbound(WorkflowInboundInterceptor):
 
     gate: ClassVar[Gate]
     _run: GovernedRun | None = None
+    _incoming: Incoming | None = None
 
     def init(self, outbound: WorkflowOutboundInterceptor) -> None:
         self._run = GovernedRun.of(self.gate, outbound.info())  # [X4]
+        self._incoming = Incoming.of(self._run, outbound.info())
+        if self._run is not None:
+            _fail_tasks_only()
         super().init(outbound if self._run is None else WorkflowOutbound(outbound, self._run))
 
     async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:
@@ -80,6 +95,36 @@ class WorkflowInbound(WorkflowInboundInterceptor):
             raise
         _record_seal(self._run, "completed")
         return result
+
+    async def handle_signal(self, input: HandleSignalInput) -> None:
+        if self._incoming is None or self._incoming.takes_signal(input):
+            await super().handle_signal(input)
+
+    async def handle_query(self, input: HandleQueryInput) -> Any:
+        if self._incoming is not None:
+            self._incoming.check_query(input)
+        return await super().handle_query(input)
+
+    def handle_update_validator(self, input: HandleUpdateInput) -> None:
+        if self._incoming is not None:
+            self._incoming.check_validation(input)
+        super().handle_update_validator(input)
+
+    async def handle_update_handler(self, input: HandleUpdateInput) -> Any:
+        if self._incoming is not None:
+            self._incoming.check_update(input)
+        return await super().handle_update_handler(input)
+
+
+def _fail_tasks_only() -> None:
+    """X4 and X7 of the run, whatever its ``failure_exception_types`` are: what is no verdict fails no workflow."""
+    instance: Any = workflow._Runtime.current()
+    fails_workflow = instance.workflow_is_failure_exception
+
+    def is_failure(error: BaseException) -> bool:
+        return not isinstance(error, (UnknownKeyError, UndecidedError)) and fails_workflow(error)  # [X4] [X7]
+
+    instance.workflow_is_failure_exception = is_failure
 
 
 def _closing(error: BaseException) -> SealOutcome | None:
@@ -125,6 +170,7 @@ class WorkflowOutbound(WorkflowOutboundInterceptor):
         run, info = self._run, self.next.info()
         if run.unreadable:  # [X1]
             raise GrantRejected(f"The start header of this run cannot be read: {run.unreadable}")
+        restriction = run.restriction()  # X5, before anything is changed
         core = run.next_core(input.activity)
         input = dataclasses.replace(input)  # a user's interceptor in front may still look at what it passed on
         converter = _converter(
@@ -141,23 +187,29 @@ class WorkflowOutbound(WorkflowOutboundInterceptor):
         payloads = converter.to_payloads(input.args) if input.args else []
         args = payloads_digest(payloads)
         input.args = [RawValue(payload) for payload in payloads]
+        sign = functools.partial(
+            run.header_for,
+            args=args,
+            task_queue=task_queue,
+            activity_id=input.activity_id or None,
+            local=local,
+            restriction=restriction,
+        )
         # A local activity whose end is not recorded is executed after a replay, too.
         if not workflow.unsafe.is_replaying() or (local and run.can_sign):
-            header = run.header_for(
-                core, args=args, task_queue=task_queue, activity_id=input.activity_id or None, local=local
-            )
-            input.headers = {**input.headers, ACTIVITY_HEADER: header}
+            input.headers = {**input.headers, ACTIVITY_HEADER: sign(core)}
         result_type, input.ret_type = input.ret_type, RawValue
         recorded_queue = None if local else input.task_queue
         handle = schedule(input)
         run.requested(core)
-        _Receiver(run, core, handle, result_type, recorded_queue, args if local else None).attach()
+        Receiver(run, core, handle, result_type, recorded_queue, Asked(args, local, sign)).attach()
         return handle
 
     async def start_child_workflow(self, input: StartChildWorkflowInput) -> workflow.ChildWorkflowHandle[Any, Any]:
         run, info = self._run, self.next.info()
         if run.unreadable:  # [X1]
             raise GrantRejected(f"The start header of this run cannot be read: {run.unreadable}")
+        holds = run.handed_on(run.restriction())  # X5
         input = dataclasses.replace(input)
         if not workflow.unsafe.is_replaying():
             converter = _converter(WorkflowSerializationContext(namespace=info.namespace, workflow_id=input.id))
@@ -170,12 +222,108 @@ class WorkflowOutbound(WorkflowOutboundInterceptor):
                 task_queue=input.task_queue or info.task_queue,
                 input_digest=payloads_digest(payloads),
                 reuse=reuse,
+                holds=holds,
             )
             input.headers = {**input.headers, START_HEADER: header}
         return await super().start_child_workflow(input)
 
+    async def signal_child_workflow(self, input: SignalChildWorkflowInput) -> None:
+        target = (self.next.info().namespace, input.child_workflow_id, None)
+        await super().signal_child_workflow(self._signed(input, *target))
+
+    async def signal_external_workflow(self, input: SignalExternalWorkflowInput) -> None:
+        target = (input.namespace, input.workflow_id, input.workflow_run_id)
+        await super().signal_external_workflow(self._signed(input, *target))
+
+    def _signed(self, input: Signal, namespace: str, workflow_id: str, run_id: str | None) -> Signal:
+        """A copy of the input with the sender's chain (X6); the caller's own stays as it was."""
+        run = self._run
+        if run.ver < 2 or run.unreadable:
+            return input
+        restriction = run.restriction()
+        if workflow.unsafe.is_replaying():
+            return input
+        converter = _converter(WorkflowSerializationContext(namespace=namespace, workflow_id=workflow_id))
+        payloads = converter.to_payloads(input.args) if input.args else []
+        header = signal_header(
+            run,
+            self.next.info(),
+            namespace=namespace,
+            target=workflow_id,
+            target_run_id=run_id,
+            name=input.signal,
+            args=payloads_digest(payloads),
+            restriction=restriction,
+        )
+        headers = {**input.headers, MESSAGE_HEADER: header} if header else input.headers
+        return dataclasses.replace(input, args=[RawValue(payload) for payload in payloads], headers=headers)
+
+    async def start_signal_with_start_workflow(
+        self, request: SignalWithStartWorkflowRequest
+    ) -> workflow.NexusOperationHandle[Any]:
+        run, info = self._run, self.next.info()
+        if run.unreadable:  # [X1]
+            raise GrantRejected(f"The start header of this run cannot be read: {run.unreadable}")
+        restriction = run.restriction()  # X5
+        holds = run.handed_on(restriction)  # X5
+        if run.ver >= 2 and not workflow.unsafe.is_replaying():
+            converter = _converter(WorkflowSerializationContext(namespace=request.namespace, workflow_id=request.id))
+            args = converter.to_payloads(request.args) if request.args else []
+            signal_args = converter.to_payloads(request.signal_args) if request.signal_args else []
+            headers = {
+                START_HEADER: run.delegate(
+                    workflow_type=workflow_function_name(request.workflow),
+                    workflow_id=request.id,
+                    task_queue=request.task_queue,
+                    input_digest=payloads_digest(args),
+                    reuse="cron" if request.cron_schedule else "retry" if request.retry_policy else "once",
+                    holds=holds,
+                    detached=True,
+                ),
+                MESSAGE_HEADER: signal_header(
+                    run,
+                    info,
+                    namespace=request.namespace,
+                    target=request.id,
+                    target_run_id=None,
+                    name=signal_function_to_proto(request.signal),
+                    args=payloads_digest(signal_args),
+                    restriction=restriction,
+                ),
+            }
+            request = copy.copy(request)
+            request.headers = {**(request.headers or {}), **{name: each for name, each in headers.items() if each}}
+            request.args = [RawValue(payload) for payload in args] if request.args is not None else None
+            if request.signal_args is not None:
+                request.signal_args = [RawValue(payload) for payload in signal_args]
+        return await super().start_signal_with_start_workflow(request)
+
+    async def start_nexus_operation(
+        self, input: StartNexusOperationInput[Any, Any]
+    ) -> workflow.NexusOperationHandle[Any]:
+        run = self._run
+        if run.unreadable:  # [X1]
+            raise GrantRejected(f"The start header of this run cannot be read: {run.unreadable}")
+        restriction = run.restriction()  # X5
+        if not workflow.unsafe.is_replaying():
+            converter = _converter(
+                NexusSerializationContext(
+                    endpoint=input.endpoint, service=input.service, operation=input.operation_name
+                )
+            )
+            try:
+                payload = converter.to_payload(input.input)
+            except Exception:
+                # The SDK converts it later and raises what it raises; so it must stay.
+                return await super().start_nexus_operation(input)
+            input = copy.copy(input)  # not replaced: that would set what a user's interceptor changed back
+            input.headers = call_headers(run, input, payload, restriction)
+            input.input = RawValue(payload)
+        return await super().start_nexus_operation(input)
+
     def continue_as_new(self, input: ContinueAsNewInput) -> NoReturn:
         run, info = self._run, self.next.info()
+        restriction = None if run.unreadable else run.restriction()  # X5
         input = dataclasses.replace(input)
         if not workflow.unsafe.is_replaying() and not run.unreadable:
             try:
@@ -190,112 +338,12 @@ class WorkflowOutbound(WorkflowOutboundInterceptor):
                     workflow_type=input.workflow or info.workflow_type,
                     task_queue=input.task_queue or info.task_queue,
                     input=payloads_digest(payloads),
+                    restriction=restriction,
                 ),
             )
             input.headers = {**input.headers, START_HEADER: run.continued_header(seal)}
             _keep_seal(run, seal)
         super().continue_as_new(input)
-
-
-class _Receiver:
-    """Stands where the SDK resolves one activity's handle."""
-
-    def __init__(
-        self,
-        run: GovernedRun,
-        core: RequestCore,
-        handle: Any,
-        result_type: type | None,
-        task_queue: str | None,
-        local_args: str | None,
-    ) -> None:
-        self._run = run
-        self._core = core
-        self._handle = handle
-        self._result_type = result_type
-        self._task_queue = task_queue
-        self._local_args = local_args
-
-    def attach(self) -> None:
-        self._succeed = self._handle._resolve_success
-        self._fail = self._handle._resolve_failure
-        self._handle._resolve_success = self.succeeded
-        self._handle._resolve_failure = self.failed
-
-    def succeeded(self, result: Any) -> None:
-        """Verify the receipt, then let the SDK's handle have the value or the failure."""
-        payload = result.payload if isinstance(result, RawValue) else None
-        problem = self._verify(payload)
-        if problem is not None:
-            self._report(problem)
-            if self._run.enforced:
-                self._fail(self._rejection(problem))
-                return
-        if payload is None:
-            self._succeed(None)
-            return
-        handle = self._handle
-        [value] = handle._instance._convert_payloads(
-            [without_ours(payload)], [self._result_type] if self._result_type else None, handle._payload_converter
-        )
-        self._succeed(value)
-
-    def _verify(self, payload: Payload | None) -> str | None:
-        """X2 to X4: what is wrong with the result, or ``None``."""
-        run = self._run
-        packed = payload.metadata.get(RECEIPT) if payload is not None else None
-        if packed is None and run.recorded_queue(self._task_queue):  # X3
-            return None
-        try:
-            receipt = verify_receipt(  # [X2]
-                packed,
-                self._core,
-                payloads_digest([payload]) if payload is not None else "",
-                run.receivers,
-                run.scope(self._core.activity_type, self._task_queue),
-                local_args=self._local_args,
-            )
-        except UnknownKeyError:  # X4
-            raise
-        except StatementError as err:
-            return str(err)
-        run.received(self._core.seq, receipt.digest)
-        return None
-
-    def failed(self, error: BaseException) -> None:
-        """Fold the receipt that a failure of ours carries, then let the handle have the failure."""
-        cause = error.cause if isinstance(error, ActivityError) else None
-        if getattr(cause, "type", None) in FAILURE_TYPES:
-            details = getattr(cause, "details", ())
-            receipt = details[0].get("receipt") if details and isinstance(details[0], dict) else None
-            if isinstance(receipt, str) and len(receipt) <= _MAX_FAILURE_RECEIPT:
-                self._run.received(self._core.seq, digest(receipt))
-        self._fail(error)
-
-    def _report(self, problem: str) -> None:
-        """Count and log. The SDK resolves handles outside of the workflow's event loop, where ``workflow`` fails."""
-        if not self._handle._instance.workflow_is_replaying():
-            self._run.gate.metrics.receipt_rejected(self._core.activity_type, enforced=self._run.enforced)
-            logger.warning(
-                "ReceiptRejected: the result of %s: %s",
-                self._core.activity_type,
-                problem,
-                extra={"workflow_id": self._core.workflow_id, "enforced": self._run.enforced},
-            )
-
-    def _rejection(self, problem: str) -> ActivityError:
-        asked = self._handle._input
-        error = ActivityError(
-            "Activity result refused",
-            scheduled_event_id=0,
-            started_event_id=0,
-            identity="",
-            activity_type=asked.activity,
-            activity_id=asked.activity_id or str(self._handle._seq),
-            retry_state=None,
-        )
-        error.__cause__ = ReceiptRejected(f"The result of {asked.activity} is not proven: {problem}")
-        return error
 
 
 def _converter(context: SerializationContext) -> PayloadConverter:

@@ -3,6 +3,9 @@
 The head begins from what identifies the run and takes in each request core and each receipt in the order in which the
 workflow saw them. Everything that goes in is recorded in history, so replay arrives at the same head. Runs inside the
 workflow sandbox; it uses no clock and no randomness.
+
+Messages have a head of their own, in the order in which they were handled: whether a request was made before or after
+a message came is not the same in every run that is otherwise the same.
 """
 
 from __future__ import annotations
@@ -39,3 +42,21 @@ def genesis(
 def fold(head: str, kind: Literal["request", "receipt"], item: str) -> str:
     """Take a request core's hash or a receipt token's digest into the head."""
     return digest(compact_json(["exequatur chain v1", head, kind, item]))
+
+
+def handled_message(kind: str, name: str, args: str, token: str | None, refused: str | None) -> str:
+    """What is taken into the head of the messages.
+
+    Args:
+        kind: ``signal`` or ``update``.
+        name: Of the message.
+        args: Digest of the arguments' payloads.
+        token: Digest of the last token that it came with; ``None`` where there was none that could be told.
+        refused: The number of the rule that refused it, for example ``"M17"``; ``None`` where it was accepted.
+    """
+    return digest(compact_json(["exequatur message v1", kind, name, args, token, refused]))
+
+
+def fold_message(head: str | None, item: str) -> str:
+    """Take a handled message into the head of the messages, which is ``None`` before the first."""
+    return digest(compact_json(["exequatur messages v1", head, item]))

@@ -4,7 +4,8 @@ Rules this module keeps:
 
 J1. What was acknowledged is on disk (WAL, ``synchronous=FULL``); what failed is not in the log and may be tried again.
 J2. Each record is linked to all before it; position, kind, time, request, run, attempt and body are covered.
-J3. A (request, run, attempt) is used at most once, a grant is pinned to one first run; both outlive the process.
+J3. A (request, run, attempt) is used at most once, and again only where the same activity was reset, so that its
+    attempt was scheduled later than all uses before; a grant is pinned to one first run; both outlive the process.
 J4. One writer: a file lock between processes, one thread within; a forked child can do nothing with what it inherited.
 J5. When the file cannot be written, is not the one that was opened, or does not hold what was written to it, everything
     is refused and ``healthy`` is false until the same log is back and a trial write succeeds.
@@ -19,6 +20,7 @@ import atexit
 import fcntl
 import hashlib
 import logging
+import math
 import os
 import queue
 import secrets
@@ -32,7 +34,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any, Self
 
-from exequatur.errors import ExequaturError, JournalError, ReplayedRequestError
+from exequatur.errors import ExequaturError, JournalError, RepeatedRequestError, ReplayedRequestError
 from exequatur.lineage.record import (
     COLUMNS,
     SCHEMA,
@@ -45,6 +47,7 @@ from exequatur.lineage.record import (
     tail_of,
     whole_of,
 )
+from exequatur.statements.encoding import strict_json
 
 _log = logging.getLogger(__name__)
 
@@ -58,12 +61,17 @@ _TRIAL_BYTES = 64 * 1024  # a recovery is believed when this much can be written
 
 _INSERT = f"INSERT INTO records ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 (a constant)
 _PIN = "INSERT INTO pins VALUES (?, ?) ON CONFLICT DO NOTHING"
+# What was used again stands under "request@time": these are all that begin with "request@".
+_USES = (
+    "SELECT body FROM records WHERE run IS ? AND attempt IS ? AND (request = ? OR (request > ? AND request < ?))"
+    " ORDER BY idx DESC LIMIT 1"
+)
 
 
 class _Pending:
     """A record on its way to the disk; without a future nobody waits for it."""
 
-    __slots__ = ("columns", "digest", "future")
+    __slots__ = ("columns", "digest", "future", "reset")
 
     def __init__(
         self,
@@ -73,6 +81,8 @@ class _Pending:
         request: str | None = None,
         run: str | None = None,
         attempt: int | None = None,
+        *,
+        reset: bool = False,
     ) -> None:
         if len(body) > _BODY_LIMIT:
             raise ValueError(f"the body of a {kind} record has {len(body)} bytes; store its digest instead")
@@ -81,6 +91,12 @@ class _Pending:
         self.digest = hashlib.sha256(record_bytes(kind, at, request, run, attempt, body)).digest()
         self.columns = (at, kind, request, run, attempt, body)
         self.future = future
+        self.reset = reset
+
+    def once_more(self) -> _Pending:
+        """The same for an attempt of the same number after a reset."""
+        _, kind, request, run, attempt, body = self.columns
+        return _Pending(self.future, kind, body, f"{request}@{_use_of(body)[1]:.6f}", run, attempt)
 
 
 class _Pin:
@@ -137,7 +153,7 @@ class Journal:
         """
         with FailuresNamed(folder, "name a folder that this user can write"):
             if not folder.is_dir():
-                folder.mkdir(mode=0o700, parents=True)
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 _sync_folder(folder.parent)
             path, lock = _claim(folder)
         try:
@@ -169,6 +185,11 @@ class Journal:
         """How many enqueued records were lost, because an outage outlasted the room to keep them."""
         return self._dropped
 
+    @property
+    def ours(self) -> bool:
+        """Whether this process opened it; a forked child can do nothing with what it inherited."""
+        return self._pid == os.getpid()
+
     def on_health(self, callback: Callable[[bool], None]) -> None:
         """Have ``callback`` called with each new ``healthy``, from the writer's thread; it must not block."""
         self._observers.append(callback)
@@ -189,22 +210,34 @@ class Journal:
         entry: Entry = await future
         return entry
 
-    async def append_decision(self, body: bytes, *, request: str, run: str, attempt: int) -> Entry:
+    async def append_decision(
+        self,
+        body: bytes,
+        *,
+        request: str,
+        run: str,
+        attempt: int,
+        reset: bool = False,
+    ) -> Entry:
         """Store a record of kind ``decision`` as :meth:`append` does, unless the request was used before.
 
         Args:
-            body: Canonical JSON in UTF-8, at most 16 MiB.
+            body: Canonical JSON in UTF-8, at most 16 MiB. What it says as ``activity_id``, ``first_scheduled`` and
+                ``scheduled`` tells a reset from a replay; without the last, it is none.
             request: ``jti`` of the request.
             run: Run id.
             attempt: Attempt of the activity, from 1.
+            reset: It is allowed after a reset, too.
 
         Raises:
-            ReplayedRequestError: This journal holds a decision for the same three; nothing is stored.
+            RepeatedRequestError: This journal holds a decision for the same three, about an attempt of the same
+                activity that was scheduled before, and this one is not allowed after a reset; nothing is stored.
+            ReplayedRequestError: It holds another one for the same three.
             JournalError: It could not be stored, and is not.
             ValueError: An argument cannot be stored by any journal.
         """
         future = asyncio.get_running_loop().create_future()
-        self._put(_Pending(future, "decision", body, request, run, attempt))
+        self._put(_Pending(future, "decision", body, request, run, attempt, reset=reset))
         entry: Entry = await future
         return entry
 
@@ -370,13 +403,13 @@ class Journal:
                     pins[item.grant] = pinned
                     outcomes.append(pinned == item.first_run)
                     continue
-                new_head = hashlib.sha256(head + item.digest).digest()
-                try:
-                    execute(_INSERT, (size, *item.columns, new_head))
-                except sqlite3.IntegrityError as error:
-                    # A taken position (PRIMARYKEY) is not a replay but a second writer, and fails the batch.
-                    if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_UNIQUE:
-                        raise
+                new_head = self._insert(size, head, item)
+                if new_head is None and self._is_reset(item):
+                    if not item.reset:
+                        outcomes.append(_replayed(item, RepeatedRequestError))
+                        continue
+                    new_head = self._insert(size, head, item.once_more())
+                if new_head is None:
                     outcomes.append(_replayed(item))
                     continue
                 outcomes.append(Entry(size, head_text(new_head)))
@@ -392,6 +425,25 @@ class Journal:
         if pins:
             self._remember(pins)
         return outcomes
+
+    def _insert(self, size: int, head: bytes, item: _Pending) -> bytes | None:
+        """Put a record at the end; gives the new head, or ``None`` if the request was used before."""
+        new_head = hashlib.sha256(head + item.digest).digest()
+        try:
+            self._db.execute(_INSERT, (size, *item.columns, new_head))
+        except sqlite3.IntegrityError as error:
+            # A taken position (PRIMARYKEY) is not a replay but a second writer, and fails the batch.
+            if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_UNIQUE:
+                raise
+            return None
+        return new_head
+
+    def _is_reset(self, item: _Pending) -> bool:
+        """Whether a request that was used is used for a later attempt of the same activity (J3)."""
+        _, _, request, run, attempt, body = item.columns
+        row = self._db.execute(_USES, (run, attempt, request, f"{request}@", f"{request}A")).fetchone()
+        (used, before), (asked, now) = _use_of(row[0] if row else b""), _use_of(body)
+        return used is not None and used == asked and before < now
 
     def _commit(self) -> None:
         self._db.execute("COMMIT")
@@ -541,9 +593,20 @@ def _resolve(resolved: list[tuple[asyncio.Future[Any], Entry | bool | ExequaturE
             future.set_result(outcome)
 
 
-def _replayed(item: _Pending) -> ReplayedRequestError:
+def _use_of(body: bytes) -> tuple[tuple[str, float] | None, float]:
+    """Which activity a decision was about, and when its attempt was scheduled; nothing where it does not say."""
+    try:
+        said = strict_json(body)
+        if not isinstance(said, dict):
+            return None, math.inf
+        return (str(said["activity_id"]), float(said["first_scheduled"])), float(said["scheduled"])
+    except (ValueError, TypeError, KeyError, OverflowError):  # of an earlier version, or a local activity's
+        return None, math.inf
+
+
+def _replayed(item: _Pending, error: type[ReplayedRequestError] = ReplayedRequestError) -> ReplayedRequestError:
     _, _, request, run, attempt, _ = item.columns
-    return ReplayedRequestError(
+    return error(
         f"request {request} was already used for attempt {attempt} of run {run}; the workflow must schedule the "
         "activity again to get a new request"
     )

@@ -12,8 +12,8 @@ from typing import Any
 
 from exequatur.statements.encoding import from_base64url, strict_json
 
-_PLAIN = frozenset({"decision", "shadow"})
-_SIGNED = frozenset({"receipt", "seal"})
+_PLAIN = frozenset({"decision", "shadow", "message", "authority", "nexus"})
+_SIGNED = frozenset({"receipt", "seal", "challenge"})
 _LONGEST_WORKFLOW_ID = 2048
 _LONGEST_RUN_ID = 200
 """UTF-8 bytes. Temporal's default limit is 1,000 for any id, and run ids are UUIDs; PostgreSQL's index takes 2,704 for
@@ -42,15 +42,16 @@ def subject_of(kind: str, body: bytes) -> Subject:
     """Find out which run a record is about; hostile bytes give an empty subject, never an error.
 
     Args:
-        kind: Of the record: ``"decision"`` and ``"shadow"`` are JSON objects, ``"receipt"`` and ``"seal"`` are compact
-            JWS. Records of another kind, such as a policy bundle, are about no run.
+        kind: Of the record: ``"decision"``, ``"shadow"``, ``"message"``, ``"authority"`` and ``"nexus"`` are JSON
+            objects, ``"receipt"``, ``"seal"`` and ``"challenge"`` are compact JWS. Records of another kind, such as a
+            policy bundle, are about no run.
         body: Of the record.
     """
     try:
         if kind in _PLAIN:
             claims = strict_json(body)
         elif kind in _SIGNED:
-            # A seal's credential follows it.
+            # The credential of a seal or challenge follows it.
             _, payload, _ = body.decode("ascii").partition("~")[0].split(".")
             claims = strict_json(from_base64url(payload))
         else:
@@ -59,9 +60,11 @@ def subject_of(kind: str, body: bytes) -> Subject:
         return Subject()
     if not isinstance(claims, dict):
         return Subject()
+    # A signal to another workflow is found with the run that sent it, whose grant it stands on.
+    sent = "sender_" if kind == "authority" and "sender_run_id" in claims else ""
     return Subject(
-        _name(claims.get("workflow_id"), _LONGEST_WORKFLOW_ID),
-        _name(claims.get("run_id"), _LONGEST_RUN_ID),
+        _name(claims.get("sender" if sent else "workflow_id"), _LONGEST_WORKFLOW_ID),
+        _name(claims.get("original_run_id" if kind == "challenge" else f"{sent}run_id"), _LONGEST_RUN_ID),
         _digest(claims.get("request")),
         _digest(claims.get("bundle")),
     )

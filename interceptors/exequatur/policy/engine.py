@@ -55,6 +55,7 @@ class Verdict:
         ttl: How long an allow may stand between two checks; None if no policy says so.
         arguments: The part of the arguments that Cedar was given.
         fault: Why Cedar was not asked: what is wrong with an argument (E1, E8) or with the resource.
+        question: Which of the gate's own actions was refused, before that of the activity was asked about.
     """
 
     allowed: bool
@@ -63,6 +64,7 @@ class Verdict:
     ttl: datetime.timedelta | None
     arguments: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     fault: str | None = None
+    question: str | None = None
 
 
 def decide(

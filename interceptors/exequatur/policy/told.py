@@ -10,26 +10,125 @@ from collections.abc import Iterator
 from types import MappingProxyType
 
 from exequatur.policy.schema import ActionDeclaration
-from exequatur.policy.types import BOOL, DATETIME, LONG, STRING, Attribute, CedarType, Path, RecordType, written
+from exequatur.policy.types import (
+    BOOL,
+    DATETIME,
+    LONG,
+    STRING,
+    Attribute,
+    CedarType,
+    Path,
+    RecordType,
+    SetType,
+    written,
+)
 
 START_ACTION = "workflow.start"
 RESET_ACTION = "workflow.reset"
-OWN_ACTIONS = frozenset({START_ACTION, RESET_ACTION})
+CHILD_ACTION = "workflow.child"
+SIGNAL_ACTION = "workflow.signal"
+QUERY_ACTION = "workflow.query"
+UPDATE_ACTION = "workflow.update"
+CANCEL_ACTION = "workflow.cancel"
+TERMINATE_ACTION = "workflow.terminate"
+DELETE_ACTION = "workflow.delete"
+PAUSE_ACTION = "workflow.pause"
+UNPAUSE_ACTION = "workflow.unpause"
+OPTIONS_ACTION = "workflow.options"
+RENEW_ACTION = "grant.renew"
+APPROVE_ACTION = "approval.approve"
+REJECT_ACTION = "approval.reject"
+SELF_ACTION = "approval.self"
+"""Asked besides ``approval.approve`` where people approve what is done on their own behalf."""
+ACTIVITY_START_ACTION = "activity.start"
+ACTIVITY_COMPLETE_ACTION = "activity.complete"
+ACTIVITY_CANCEL_ACTION = "activity.cancel"
+ACTIVITY_TERMINATE_ACTION = "activity.terminate"
+ACTIVITY_PAUSE_ACTION = "activity.pause"
+ACTIVITY_UNPAUSE_ACTION = "activity.unpause"
+ACTIVITY_RESET_ACTION = "activity.reset"
+ACTIVITY_OPTIONS_ACTION = "activity.options"
+SCHEDULE_CREATE_ACTION = "schedule.create"
+SCHEDULE_UPDATE_ACTION = "schedule.update"
+SCHEDULE_TRIGGER_ACTION = "schedule.trigger"
+SCHEDULE_BACKFILL_ACTION = "schedule.backfill"
+SCHEDULE_PAUSE_ACTION = "schedule.pause"
+SCHEDULE_UNPAUSE_ACTION = "schedule.unpause"
+SCHEDULE_DELETE_ACTION = "schedule.delete"
+NEXUS_START_ACTION = "nexus.start"
+NEXUS_CANCEL_ACTION = "nexus.cancel"
 
 
 def _record(**types: CedarType) -> RecordType:
     return RecordType(tuple(Attribute(name, kind) for name, kind in types.items()))
 
 
-_RUN = {"namespace": STRING, "workflow_id": STRING, "workflow_type": STRING}
-_OF_ACTIVITIES = _record(
-    activity=_record(type=STRING, id=STRING, attempt=LONG, task_queue=STRING, local=BOOL),
-    run=_record(**_RUN, run_id=STRING, governed=BOOL),
-    worker=_record(id=STRING),
+_RUN: dict[str, CedarType] = {"namespace": STRING, "workflow_id": STRING, "workflow_type": STRING}
+_ATTEMPT: dict[str, CedarType] = {
+    "activity": _record(type=STRING, id=STRING, attempt=LONG, task_queue=STRING, local=BOOL),
+    "run": _record(**_RUN, run_id=STRING, governed=BOOL),
+    "worker": _record(id=STRING),
+    "now": DATETIME,
+}
+_APPROVALS = Attribute("approvals", _record(groups=SetType(STRING), approvers=SetType(STRING)), required=False)
+_OF_ACTIVITIES = RecordType((*_record(**_ATTEMPT).attributes, _APPROVALS))
+_OF_STARTS = _record(run=_record(**_RUN, task_queue=STRING), now=DATETIME)
+_PLACE = _record(namespace=STRING, workflow_id=STRING)
+_OF_MESSAGES = _record(run=_PLACE, message=_record(name=STRING, sender=STRING), now=DATETIME)
+"""The sender is a workflow's id, and empty where a client sends."""
+_OF_WORKFLOWS = _record(run=_PLACE, now=DATETIME)
+_OF_STANDING = _record(run=_record(**_RUN), now=DATETIME)
+_OF_ONE_ACTIVITY = _record(run=_PLACE, activity=_record(type=STRING, id=STRING, task_queue=STRING), now=DATETIME)
+_OF_SCHEDULES = _record(run=_record(**_RUN, task_queue=STRING), schedule=_record(id=STRING), now=DATETIME)
+_OF_APPROVALS = _record(
+    run=_record(**_RUN),
+    approval=_record(activity=STRING, principal=STRING, groups=SetType(STRING)),
     now=DATETIME,
 )
-_OF_STARTS = _record(run=_record(**_RUN, task_queue=STRING), now=DATETIME)
-_TOLD = MappingProxyType({START_ACTION: _OF_STARTS})
+_OF_NEXUS = _record(run=_record(**_RUN), nexus=_record(endpoint=STRING, service=STRING, operation=STRING), now=DATETIME)
+
+OWN_CONTEXTS = MappingProxyType(
+    {
+        START_ACTION: _OF_STARTS,
+        RESET_ACTION: _OF_ACTIVITIES,
+        CHILD_ACTION: _OF_ACTIVITIES,
+        RENEW_ACTION: _OF_STANDING,
+        **dict.fromkeys((SIGNAL_ACTION, QUERY_ACTION, UPDATE_ACTION), _OF_MESSAGES),
+        **dict.fromkeys(
+            (CANCEL_ACTION, TERMINATE_ACTION, DELETE_ACTION, PAUSE_ACTION, UNPAUSE_ACTION, OPTIONS_ACTION),
+            _OF_WORKFLOWS,
+        ),
+        **dict.fromkeys((APPROVE_ACTION, REJECT_ACTION, SELF_ACTION), _OF_APPROVALS),
+        **dict.fromkeys(
+            (
+                ACTIVITY_START_ACTION,
+                ACTIVITY_COMPLETE_ACTION,
+                ACTIVITY_CANCEL_ACTION,
+                ACTIVITY_TERMINATE_ACTION,
+                ACTIVITY_PAUSE_ACTION,
+                ACTIVITY_UNPAUSE_ACTION,
+                ACTIVITY_RESET_ACTION,
+                ACTIVITY_OPTIONS_ACTION,
+            ),
+            _OF_ONE_ACTIVITY,
+        ),
+        **dict.fromkeys(
+            (
+                SCHEDULE_CREATE_ACTION,
+                SCHEDULE_UPDATE_ACTION,
+                SCHEDULE_TRIGGER_ACTION,
+                SCHEDULE_BACKFILL_ACTION,
+                SCHEDULE_PAUSE_ACTION,
+                SCHEDULE_UNPAUSE_ACTION,
+                SCHEDULE_DELETE_ACTION,
+            ),
+            _OF_SCHEDULES,
+        ),
+        **dict.fromkeys((NEXUS_START_ACTION, NEXUS_CANCEL_ACTION), _OF_NEXUS),
+    }
+)
+"""The gate's own questions, and what it tells with each."""
+OWN_ACTIONS = frozenset(OWN_CONTEXTS)
 
 
 def untold(action: ActionDeclaration) -> Iterator[str]:
@@ -38,7 +137,7 @@ def untold(action: ActionDeclaration) -> Iterator[str]:
     Args:
         action: An activity's action, or one of the gate's own.
     """
-    told = _TOLD.get(action.id, _OF_ACTIVITIES)
+    told = OWN_CONTEXTS.get(action.id, _OF_ACTIVITIES)
     declared = RecordType(tuple(each for each in action.context.attributes if each.name != "args"))
     yield from _beyond(declared, told, ("context",))
 
@@ -50,6 +149,8 @@ def _beyond(declared: RecordType, told: RecordType, path: Path) -> Iterator[str]
         if ours is None:
             if attribute.required:  # [O1]
                 yield f"{name} is required, and the gate does not tell it"
+        elif attribute.required and not ours.required:  # [O1]
+            yield f"{name} is required, and the gate tells it only sometimes"
         elif isinstance(ours.type, RecordType) and isinstance(attribute.type, RecordType):
             yield from _beyond(attribute.type, ours.type, here)
         elif ours.type != attribute.type:  # [O1]

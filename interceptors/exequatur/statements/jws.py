@@ -155,7 +155,7 @@ def _parse(text: str, kind: type[S]) -> Token[S]:
         strict_json(raw)
         claims = kind.model_validate_json(raw)
     except ValidationError as err:
-        field = ".".join(map(str, err.errors(include_input=False)[0]["loc"])) or "claims"
+        field = ".".join(map(str, err.errors(include_input=False)[0]["loc"]))[:200] or "claims"
         raise StatementError("V6", f"{name} has a missing, unknown or ill-typed field: {field}") from err
     except ValueError as err:
         raise StatementError("V6", f"The claims of {name} are not well-formed JSON without duplicates") from err

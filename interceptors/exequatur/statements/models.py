@@ -7,6 +7,7 @@ exactly its own fields: an unknown one is an error, so that nothing that was sig
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -20,12 +21,26 @@ Time = Annotated[float, Field(ge=0, le=32_503_680_000, allow_inf_nan=False)]
 """Up to the year 3000, so that a clock in the wrong century is refused where it shows."""
 BundleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 """What policies are released under; it is part of file names."""
+
+
+def _empty(value: tuple[object, ...]) -> bool:
+    return not value
+
+
+Heard = Annotated[tuple[str, ...], Field(max_length=256, exclude_if=_empty)]
+"""Short digests of messages; left out when there is none."""
 MAX_SEQUENCE = 2**53 - 1
 """The largest integer that every reader of JSON takes (RFC 8259, section 6)."""
 
 Role = Literal["request", "receipt", "delegate", "seal"]
+MessageKind = Literal["signal", "query", "update"]
+PermitKind = Literal["signal", "query", "update", "activity", "nexus"]
+Forbid = Annotated[str, Field(min_length=1, max_length=2000)]
+"""Cedar policies, each a ``forbid``."""
+Forbids = Annotated[tuple[Forbid, ...], Field(max_length=16, exclude_if=_empty)]
 Mode = Literal["enforce", "observe"]
 Reuse = Literal["once", "retry", "cron", "schedule"]
+_DUE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\Z", re.ASCII)
 SealOutcome = Literal["completed", "failed", "cancelled", "continued"]
 Outcome = Literal["completed", "failed", "cancelled", "async", "denied", "rejected", "unavailable", "revoked"]
 
@@ -106,6 +121,28 @@ class WorkflowAuthorization(Part):
     """Other workflow types that the run may continue as."""
     input: Digest
     reuse: Reuse
+    forbid: Forbids = ()
+    """What is forbidden besides, whatever the policies in force permit."""
+    until: Time | None = None
+    """When it ends for good, whatever is renewed."""
+    child: Literal[True] | None = None
+    """Its run was started by another one, which handed this down."""
+    schedule: Name | None = None
+    """Id of the schedule whose runs it is for, where ``reuse`` says ``schedule``. Their ids begin with
+    ``workflow_id``."""
+
+    def is_for(self, workflow_id: str) -> bool:
+        """Whether a workflow id is the one that is named; of a schedule, whether the schedule gives its runs such ids.
+
+        Temporal gives them the id of the schedule's action, a dash, and the second in UTC at which they were due.
+        """
+        return workflow_id == self.workflow_id if self.reuse != "schedule" else self.due(workflow_id) is not None
+
+    def due(self, workflow_id: str) -> str | None:
+        """When a run of the schedule was due, as its id says it; ``None`` where it is none."""
+        base, found = f"{self.workflow_id}-", self.reuse == "schedule" and self.schedule is not None
+        due = workflow_id.removeprefix(base) if found and workflow_id.startswith(base) else ""
+        return due if _DUE.match(due) else None
 
 
 class Grant(Statement):
@@ -114,7 +151,9 @@ class Grant(Statement):
     typ: ClassVar[str] = "exequatur-grant+jwt"
     max_bytes: ClassVar[int] = 16_384
 
-    ver: Literal[1] = 1
+    ver: Literal[1, 2] = 1
+    """From 2 on, the run takes no message without a permit and answers challenges. It is fixed for a run, because
+    replay must repeat what the run did."""
     iss: Name
     sub: Name
     aud: Name
@@ -131,6 +170,12 @@ class Grant(Statement):
     policies: tuple[Name, ...]
     mode: Mode
     recorded_queues: tuple[Name, ...] = ()
+    open_messages: Annotated[tuple[Name, ...], Field(exclude_if=_empty)] = ()
+    """Messages that need no permit, as ``kind:name`` with ``*`` and ``?`` as in a shell pattern."""
+    renews: Digest | None = None
+    """Of the grant or delegation that this one replaces in a run."""
+    renew_until: Time | None = None
+    """The end of the run's absolute lifetime; without it, the grant is not renewed."""
 
     @property
     def authorization(self) -> WorkflowAuthorization:
@@ -141,7 +186,7 @@ class Delegation(Statement):
     """A parent run hands a child a part of what it holds."""
 
     typ: ClassVar[str] = "exequatur-delegation+jwt"
-    max_bytes: ClassVar[int] = 8192
+    max_bytes: ClassVar[int] = 16_384
 
     iss: Name
     aud: Name
@@ -152,8 +197,14 @@ class Delegation(Statement):
     """Of the parent's grant or delegation token."""
     parent_run_id: Name
     """Original execution run id of the parent run."""
+    parent_first_run_id: Name | None = None
+    """First execution run id of the parent run; earlier delegations do not say it."""
+    start_fault: str | None = None
+    """Why the start of the parent run was found not covered; absent when it was."""
     depth: Annotated[int, Field(ge=1, le=64)]
     authorization_details: Annotated[tuple[WorkflowAuthorization, ...], Field(min_length=1, max_length=1)]
+    detached: Literal[True] | None = None
+    """The run is started with a signal, and Temporal does not know it as a child."""
 
     @property
     def authorization(self) -> WorkflowAuthorization:
@@ -192,6 +243,19 @@ class RequestCore(Part):
         )
 
 
+MAX_RESTRICTION_BYTES = 6000
+"""Of a restriction as JSON, so that delegations and seals keep room for the rest of what they say."""
+
+
+class Restriction(Part):
+    """What a run asks to be held to besides what it holds."""
+
+    activities: tuple[Name, ...] | None = None
+    """Activity types; ``*`` and ``?`` as in a shell pattern. Without it, all that the run holds."""
+    until: Time | None = None
+    forbid: Forbids = ()
+
+
 class Request(Statement, RequestCore):
     """A run asks for one activity. The fields of the core are replayed; the others are only signed."""
 
@@ -216,6 +280,13 @@ class Request(Statement, RequestCore):
     local: bool = False
     start_fault: str | None = None
     """Why the workflow worker found the start not covered by the grant; absent when it is."""
+    restriction: Restriction | None = None
+    answers: Digest | None = None
+    """``jti`` of the challenged request that this one repeats with what was asked for."""
+    heard: Heard = ()
+    """Short digests of the messages that were handled since the request before, in that order; the first ones."""
+    messages: Digest | None = None
+    """Head over all messages that were handled so far; absent before the first."""
 
 
 def short_digest(token_digest: str) -> str:
@@ -273,6 +344,8 @@ class Receipt(Statement):
     """Only for local activities, whose headers Temporal does not record."""
     args: Digest | None = None
     """Only for local activities."""
+    completed_by: Name | None = None
+    """The principal that completed the activity from outside; its policies are in ``policies``."""
 
 
 class NextRun(Part):
@@ -281,13 +354,15 @@ class NextRun(Part):
     workflow_type: Name
     task_queue: Name
     input: Digest
+    restriction: Restriction | None = None
+    """What that run is held to from its beginning."""
 
 
 class Seal(Statement):
     """The final head of a run's chain."""
 
     typ: ClassVar[str] = "exequatur-seal+jwt"
-    max_bytes: ClassVar[int] = 12_288
+    max_bytes: ClassVar[int] = 24_576
 
     iss: Name
     iat: Time
@@ -299,7 +374,174 @@ class Seal(Statement):
     seq: Annotated[int, Field(ge=0)]
     head: Digest
     outcome: SealOutcome
+    start_fault: str | None = None
+    """Why the start of the run was found not covered; absent when it was."""
     next: NextRun | None = None
+    heard: Heard = ()
+    messages: Digest | None = None
+    """Head over all messages that the run handled; absent when there was none."""
+    used: Heard = ()
+    """The permits that the run used and that have not ended, each as short digest and end; they are not good again."""
+    used_until: Time | None = None
+    """Other permits that end no later than this are not good either; set where ``used`` could not hold them all."""
+
+
+class Permit(Statement):
+    """A client may do this one thing: send a message to a workflow, or start an activity or Nexus operation alone."""
+
+    typ: ClassVar[str] = "exequatur-permit+jwt"
+    max_bytes: ClassVar[int] = 12_288
+
+    iss: Name
+    sub: Name
+    aud: Name
+    iat: Time
+    exp: Time
+    jti: Name
+    attributes: dict[str, JsonValue] = Field(default_factory=dict)
+    parents: tuple[Name, ...] = ()
+    act: Actor | None = None
+    kind: PermitKind
+    target: Name
+    """Workflow id, activity id or Nexus operation id."""
+    run_id: Name | None = None
+    """The one run that it is for; without it, the run that is there."""
+    name: Name
+    """Of the message, activity type, or name of the Nexus operation."""
+    task_queue: Name | None = None
+    endpoint: Name | None = None
+    """Of a Nexus operation, as is the service."""
+    service: Name | None = None
+    args: Digest
+    bundle: Digest
+    policies: tuple[Name, ...]
+    mode: Mode
+
+
+class Message(Statement):
+    """A run signals another. It comes with the sender's chain."""
+
+    typ: ClassVar[str] = "exequatur-message+jwt"
+    max_bytes: ClassVar[int] = 12_288
+
+    iss: Name
+    aud: Name
+    iat: Time
+    exp: Time
+    jti: Digest
+    grant: Digest
+    """Of the sender's leaf."""
+    workflow_id: Name
+    """Of the sender, as are the run ids."""
+    original_run_id: Name
+    run_id: Name
+    kind: Literal["signal"] = "signal"
+    target: Name
+    target_run_id: Name | None = None
+    name: Name
+    args: Digest
+    decision: Literal["allow", "deny"]
+    policies: tuple[Name, ...] = ()
+    reason: Annotated[str, Field(max_length=400)] | None = None
+    bundle: Digest
+
+
+class NexusCall(Statement):
+    """A run starts a Nexus operation. It comes with the run's chain."""
+
+    typ: ClassVar[str] = "exequatur-nexus+jwt"
+    max_bytes: ClassVar[int] = 12_288
+
+    iss: Name
+    iat: Time
+    exp: Time
+    jti: Name
+    grant: Digest
+    """Of the caller's leaf."""
+    namespace: Name
+    """Of the caller, as are the workflow and the run ids."""
+    workflow_id: Name
+    workflow_type: Name
+    original_run_id: Name
+    run_id: Name
+    endpoint: Name
+    service: Name
+    operation: Name
+    args: Digest
+    restriction: Restriction | None = None
+    start_fault: str | None = None
+    """Why the workflow worker found the start not covered by the grant; absent when it is."""
+
+
+class Needed(Part):
+    """Who would have to agree."""
+
+    group: Name
+    quorum: Annotated[int, Field(ge=1, le=1000)]
+    ttl: Annotated[float, Field(gt=0)]
+    """Seconds that an approval counts."""
+
+
+class Challenge(Statement):
+    """The gate would let this one request pass if these people agreed."""
+
+    typ: ClassVar[str] = "exequatur-challenge+jwt"
+    max_bytes: ClassVar[int] = 16_384
+
+    iss: Name
+    iat: Time
+    exp: Time
+    request: Digest
+    """``jti`` of the request; it is the challenge's id."""
+    request_digest: Digest
+    grant: Digest
+    """Of the run's leaf."""
+    sub: Name
+    """On whose behalf the run acts."""
+    namespace: Name
+    workflow_id: Name
+    workflow_type: Name
+    original_run_id: Name
+    task_queue: Name
+    activity_type: Name
+    args: Digest
+    arguments: Annotated[str, Field(max_length=4000)] | None = None
+    """What Cedar was given of the arguments, as JSON, for those who are asked; absent where it is too long."""
+    needs: Annotated[tuple[Needed, ...], Field(min_length=1, max_length=8)]
+    keys: Annotated[tuple[Digest, ...], Field(min_length=1, max_length=8)]
+    """Thumbprints of the keys that approvals may be signed with: replay must not depend on keys that come later."""
+    policies: tuple[Name, ...]
+    reason: Annotated[str, Field(max_length=400)] | None = None
+    bundle: Digest
+
+
+class Approval(Statement):
+    """A person agrees to one challenged request, or does not."""
+
+    typ: ClassVar[str] = "exequatur-approval+jwt"
+    max_bytes: ClassVar[int] = 8192
+
+    iss: Name
+    sub: Name
+    """Who decided."""
+    aud: Name
+    iat: Time
+    exp: Time
+    jti: Name
+    verdict: Literal["approve", "reject"]
+    challenge: Digest
+    """Of the challenge token."""
+    request: Digest
+    """``jti`` of the challenged request."""
+    workflow_id: Name
+    original_run_id: Name
+    activity_type: Name
+    args: Digest
+    groups: Annotated[tuple[Name, ...], Field(max_length=8)]
+    """The challenge's groups that the person belongs to."""
+    reason: Annotated[str, Field(max_length=400)] | None = None
+    bundle: Digest
+    policies: tuple[Name, ...]
 
 
 class HeartbeatMark(Statement):
@@ -344,6 +586,11 @@ ALL: tuple[type[Statement], ...] = (
     Seal,
     HeartbeatMark,
     Release,
+    Permit,
+    Message,
+    NexusCall,
+    Challenge,
+    Approval,
 )
 
 

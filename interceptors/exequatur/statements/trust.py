@@ -16,9 +16,20 @@ from pydantic import Field, ValidationError
 from exequatur.errors import ConfigurationError, StatementError, UnknownKeyError
 from exequatur.statements.encoding import strict_json
 from exequatur.statements.keys import thumbprint
-from exequatur.statements.models import Delegation, Digest, Grant, Name, Part, Release, Time, WorkloadCredential
+from exequatur.statements.models import (
+    Approval,
+    Delegation,
+    Digest,
+    Grant,
+    Name,
+    Part,
+    Permit,
+    Release,
+    Time,
+    WorkloadCredential,
+)
 
-AUTHORITY_TYPES = frozenset({Grant.typ, WorkloadCredential.typ, Release.typ})
+AUTHORITY_TYPES = frozenset({Grant.typ, WorkloadCredential.typ, Release.typ, Permit.typ, Approval.typ})
 """The statements that an anchor can be trusted for. Workload keys are vouched for by credentials, never by anchors."""
 
 

@@ -24,8 +24,10 @@ D1  A delegation is signed by a worker in the role ``delegate`` (C1 to C7).
 D2  It names the digest of the token before it.
 D3  Its depth is its place, within the bound.
 D4  It allows no activity that the one before does not allow.
-D5  It ends no later than the one before and was issued before it ends.
+D5  It ends no later than the one before. Under a grant that cannot be renewed it was issued before it ends.
 D6  Its audience is the grant's.
+D7  It repeats everything that the one before forbids.
+D8  What ends for good under the one before ends no later under it.
 
 Seal, on a run that continues another:
 
@@ -45,9 +47,12 @@ from exequatur.errors import StatementError
 from exequatur.statements.jws import Token, check_signature, parse
 from exequatur.statements.keys import thumbprint
 from exequatur.statements.models import (
+    Challenge,
     Delegation,
     Grant,
     HeartbeatMark,
+    Message,
+    NexusCall,
     Receipt,
     Request,
     Role,
@@ -57,7 +62,7 @@ from exequatur.statements.models import (
 )
 from exequatur.statements.trust import TrustStore
 
-W = TypeVar("W", Delegation, Request, Receipt, Seal, HeartbeatMark)
+W = TypeVar("W", Delegation, Request, Receipt, Seal, HeartbeatMark, Message, NexusCall, Challenge)
 
 MAX_DEPTH = 64
 
@@ -87,6 +92,16 @@ def covers(wider: Iterable[str], narrower: Iterable[str]) -> bool:
         pattern in wider or "*" in wider or (not set(pattern) & set("*?[") and matches(pattern, wider))
         for pattern in narrower
     )
+
+
+def narrowed(these: Iterable[str], those: Iterable[str]) -> tuple[str, ...]:
+    """The patterns that are certain to match only what both match.
+
+    What two patterns with wildcards might both match is left out where neither covers the other.
+    """
+    these, those = tuple(these), tuple(those)
+    both = [pattern for pattern in those if covers(these, [pattern])]
+    return tuple(dict.fromkeys([*both, *(pattern for pattern in these if covers(those, [pattern]))]))
 
 
 @dataclass(frozen=True)
@@ -175,11 +190,16 @@ class Chain:
     def authorization(self) -> WorkflowAuthorization:
         return self.leaf.claims.authorization
 
-    @property
-    def delegator(self) -> str:
-        """Id of the workflow that the leaf was handed down by; without delegations, that of the grant."""
+    def handed_down_by(self, workflow_id: str) -> bool:
+        """Whether the leaf was handed down by this workflow; without delegations, whether the grant is for it."""
         before = self.delegations[-2] if len(self.delegations) > 1 else self.grant
-        return before.claims.authorization.workflow_id
+        return before.claims.authorization.is_for(workflow_id)
+
+    @property
+    def handovers(self) -> list[tuple[Token[Grant] | Token[Delegation], Token[Delegation]]]:
+        """Each delegation, and before it the token that it stands on."""
+        before: list[Token[Grant] | Token[Delegation]] = [self.grant, *self.delegations]
+        return list(zip(before, self.delegations, strict=False))
 
     @property
     def expires(self) -> float:
@@ -215,7 +235,7 @@ def verify_chain(
 
     Raises:
         UnknownKeyError: The trust store does not know the key of the grant.
-        StatementError: V, T, C, G1 to G3, D1 to D6.
+        StatementError: V, T, C, G1 to G3, D1 to D8.
     """
     root = parse(grant, Grant)
     claims = root.claims
@@ -239,10 +259,16 @@ def verify_chain(
             raise StatementError("D3", "A delegation is not at the depth that it names")
         if not covers(chain.authorization.activities, after.authorization.activities):
             raise StatementError("D4", "A delegation allows an activity that its parent does not hold")
-        if after.exp > before.claims.exp or after.iat > after.exp:
+        # The run of a renewable grant may have slept past its end; its child has its own renewed.
+        if after.exp > before.claims.exp or (after.iat > after.exp and claims.renew_until is None):
             raise StatementError("D5", "A delegation outlives its parent")
         if after.aud != claims.aud:
             raise StatementError("D6", "A delegation is for another place than its grant")
+        held, given = chain.authorization, after.authorization
+        if not set(held.forbid) <= set(given.forbid):
+            raise StatementError("D7", "A delegation leaves out what is forbidden to its parent")
+        if held.until is not None and (given.until is None or given.until > held.until):
+            raise StatementError("D8", "A delegation goes on after the end that its parent is restricted to")
         chain = Chain(root, (*chain.delegations, token))
     return chain
 
@@ -285,7 +311,7 @@ def verify_seal(
     claims = token.claims
     if (
         claims.grant != chain.leaf.digest
-        or claims.workflow_id != chain.authorization.workflow_id
+        or not chain.authorization.is_for(claims.workflow_id)
         or claims.outcome != "continued"
     ):
         raise StatementError("S2", "The seal is not of a run that this one continues")

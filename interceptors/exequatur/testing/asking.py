@@ -7,7 +7,6 @@ itself and by :func:`exequatur.statements.receipts.verify_receipt`.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from temporalio.activity import Info
@@ -16,8 +15,8 @@ from temporalio.converter import PayloadConverter
 
 from exequatur.errors import ConfigurationError, StatementError
 from exequatur.failures import AuthorizationDenied, AuthorizationFailure, ReceiptRejected
-from exequatur.gate.client import GrantOrder
 from exequatur.gate.heartbeat import sign_details
+from exequatur.gate.issuing import GrantOrder
 from exequatur.gate.wire import RECEIPT, activity_header, payloads_digest
 from exequatur.identity.principal import Principal
 from exequatur.lineage.chain import fold, genesis
@@ -25,7 +24,7 @@ from exequatur.plugin import AuthorizationPlugin
 from exequatur.statements.jws import Token, parse
 from exequatur.statements.models import Receipt, Request, RequestCore
 from exequatur.statements.receipts import verify_receipt
-from exequatur.statements.requests import Authorized, core_of
+from exequatur.statements.requests import core_of
 from exequatur.statements.verification import Chain, Credentials, Scope, verify_chain
 
 
@@ -63,7 +62,7 @@ class AskingRun:
             AuthorizationUnavailable: It cannot be decided now.
         """
         try:
-            text = await plugin._issuer.issue_grant(
+            text = await plugin._authority.issue_grant(
                 GrantOrder(
                     principal=principal,
                     namespace=info.namespace,
@@ -125,8 +124,9 @@ class AskingRun:
 
     def mark(self, details: list[Any], request: Token[Request], info: Info, converter: PayloadConverter) -> list[Any]:
         """Sign heartbeat details as the attempt before did that recorded them."""
-        before = replace(info, attempt=info.attempt - 1)
-        return list(sign_details(details, self._gate, Authorized(self._chain, request, False), before, converter))
+        run_id, before = info.workflow_run_id or "", info.attempt - 1
+        jti = request.claims.jti
+        return list(sign_details(details, self._gate, converter, request=jti, run_id=run_id, attempt=before))
 
     def believe(self, payload: Payload, request: Token[Request], info: Info) -> Receipt:
         """Verify the receipt of a result.

@@ -118,8 +118,8 @@ def _approval(policy: ReadPolicy, world: World, _: Mapping[Part, Constant]) -> I
             warning=True,
         )
         return
-    groups = [uid for uid in world.entities if uid[1] == wanted.group and uid[0] in world.group_types]
-    groups = groups or [uid for uid in world.entities if uid[1] == wanted.group]
+    named = [uid for uid in world.entities if wanted.group in (uid[1], f"{uid[0]}::{uid[1]}")]
+    groups = [uid for uid in named if uid[0] in world.group_types] or named
     if not groups:
         known = sorted(uid[1] for uid in world.entities if uid[0] in world.group_types)
         close = get_close_matches(wanted.group, known, 1)

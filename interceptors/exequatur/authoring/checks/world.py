@@ -8,11 +8,8 @@ from cedarpy import pst
 
 from exequatur.policy.entities import ACTION_TYPE, Uid, uid_of
 from exequatur.policy.schema import ActionDeclaration, SchemaModel
-from exequatur.policy.told import START_ACTION
+from exequatur.policy.told import OWN_ACTIONS
 from exequatur.policy.types import EntityType, RecordType
-
-#: Actions that the gate asks about itself begin so.
-_OWN_PREFIX = START_ACTION.split(".", maxsplit=1)[0] + "."
 
 
 class World:
@@ -123,7 +120,7 @@ def is_action(kind: str) -> bool:
 
 def is_own(uid: Uid) -> bool:
     """Tell whether an action is one that the gate asks about itself, not an activity."""
-    return uid[0] == ACTION_TYPE and uid[1].startswith(_OWN_PREFIX)
+    return uid[0] == ACTION_TYPE and uid[1] in OWN_ACTIONS
 
 
 def uid_of_node(entity: pst.EntityUid) -> Uid:

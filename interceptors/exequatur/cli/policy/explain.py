@@ -165,6 +165,13 @@ def _explain_question(
     _show(explained(bundle, asked), None, (), everything, as_json)
 
 
+_OWN = {
+    "workflow.reset": "The workflow had been reset, and it was the reset that was denied.",
+    "workflow.child": "Another workflow had started this one, and it was that which was denied (workflow.child).",
+    "activity.reset": "The activity had been reset, and it was the reset that was denied.",
+}
+
+
 def _explain_decided(
     finding: Finding,
     decided: Decided,
@@ -175,7 +182,7 @@ def _explain_decided(
     everything: bool,
     as_json: bool,
 ) -> None:
-    from exequatur.audit.decided import as_recorded, asked_of, reset_of
+    from exequatur.audit.decided import as_recorded, asked_of, own_question_of
     from exequatur.authoring.explain.explain import explain as explained
     from exequatur.cli.policy.asking import entity_of
 
@@ -201,9 +208,9 @@ def _explain_decided(
         resource=entity_of("--resource", resource),
     )
     same = bundle.digest == decided.bundle and args is None and resource is None
-    reset = reset_of(decided, asked, bundle) if same else None
-    if reset is not None:
-        asked, notes = reset, (*notes, "The workflow had been reset, and it was the reset that was denied.")
+    own = own_question_of(decided, asked, bundle) if same else None
+    if own is not None:
+        asked, notes = own, (*notes, _OWN.get(own.action, f"It was {own.action} that was denied."))
     explanation = explained(bundle, asked)
     if same and not as_recorded(decided, explanation.verdict):
         notes += ("The policies answer otherwise than is recorded; exequatur audit tells why that can be.",)

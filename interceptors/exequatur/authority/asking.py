@@ -1,0 +1,177 @@
+"""Asks Cedar on the authority's behalf and puts the answer into the evidence before anybody gets to know it.
+
+Rules, numbered as the code marks them:
+
+Q1  Nothing is allowed while it cannot be decided: the clock, the revocations or the policies are not to be relied on.
+Q2  What is revoked is refused.
+Q3  Cedar allows, strictly (rules E of :mod:`exequatur.policy.engine`).
+Q4  The answer is in the evidence journal before it is given. An allow that cannot be recorded is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import weakref
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from exequatur.errors import JournalError
+from exequatur.failures import AuthorizationDenied, AuthorizationUnavailable
+from exequatur.gate.attempt import NO_ARGUMENTS
+from exequatur.gate.gate import EARLIEST, LATEST, Gate
+from exequatur.identity.principal import Principal
+from exequatur.lineage.journal import Journal
+from exequatur.policy.action import WORKFLOW_TYPE
+from exequatur.policy.engine import Verdict, decide
+from exequatur.statements.encoding import compact_json
+
+logger = logging.getLogger("exequatur")
+
+RECORD = "authority"
+"""Kind of the journal's records of what an authority decided."""
+
+
+class Asking:
+    """The authority's questions.
+
+    Args:
+        gate: Whose policies, revocations and clock decide.
+        journal: Folder of the evidence, for a process that runs no worker.
+    """
+
+    def __init__(self, gate: Gate, journal: Path) -> None:
+        self.gate = gate
+        self._folder = journal
+        self._own: Journal | None = None
+        self._opening = threading.Lock()
+        self._archived: str | None = None
+        """Digest of the bundle that the journal of this process's own holds."""
+
+    async def ask(
+        self,
+        principal: Principal,
+        action: str,
+        workflow_id: str,
+        facts: Mapping[str, Any],
+        *,
+        what: str,
+        subject: Mapping[str, str] | None = None,
+        record: Mapping[str, Any] | None = None,
+        fault: str | None = None,
+    ) -> Verdict:
+        """Ask whether a principal may.
+
+        Args:
+            principal: On whose behalf.
+            action: One of the gate's own Cedar actions.
+            workflow_id: Of the workflow that is the resource.
+            facts: The context without ``now``.
+            what: What a denied person reads that the principal may not do, for example ``start Order``.
+            subject: What else may be revoked, as :meth:`exequatur.gate.revocations.Revocations.find` takes it.
+            record: What else the evidence is to say.
+            fault: Why the principal may not, whatever Cedar says.
+
+        Raises:
+            AuthorizationDenied: Q2, Q3, or there is a fault.
+            AuthorizationUnavailable: Q1, Q4.
+        """
+        gate = self.gate
+        now, policy, revocations = gate.clock(), gate.policy, gate.revocations
+        if not EARLIEST <= now <= LATEST:  # [Q1]
+            raise AuthorizationUnavailable(f"The clock shows {now:.0f} seconds since 1970; set it")
+        revocations.refresh()
+        if revocations.problem:  # [Q1]
+            raise AuthorizationUnavailable(f"It is not known what is revoked: {revocations.problem}")
+        if ended := policy.ended(now):  # [Q1]
+            raise AuthorizationUnavailable(f"It cannot be decided: {ended}")
+        moment = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        told = {**facts, "now": {"__extn": {"fn": "datetime", "arg": moment}}}
+        revoked = revocations.find({"principal": str(principal), "workflow": workflow_id, **(subject or {})})
+        verdict: Verdict | None = None
+        if revoked:  # [Q2]
+            why: str | None = revoked.reason
+        elif fault is not None:
+            why = fault
+        else:
+            verdict = decide(
+                policy.bundle,
+                principal.entity(),
+                {"type": "Action", "id": action},
+                {"type": WORKFLOW_TYPE, "id": workflow_id},
+                NO_ARGUMENTS,
+                told,
+            )
+            why = None if verdict.allowed else _why(verdict, action)  # [Q3]
+        policies = [ref.id for ref in verdict.policies] if verdict else []
+        body = {
+            **(record or {}),
+            "action": action,
+            "workflow_id": workflow_id or None,
+            "principal": str(principal),
+            "vouched": {"attributes": dict(principal.attributes), "parents": [str(each) for each in principal.parents]},
+            "facts": compact_json(told).decode(),
+            "decision": "none" if verdict is None else "allow" if verdict.allowed else "deny",
+            "reason": why,
+            "policies": policies,
+            "bundle": policy.bundle.digest,
+            "bundle_sequence": policy.sequence,
+        }
+        try:
+            await self._keep(compact_json(body))  # [Q4]
+        except (JournalError, ValueError) as err:
+            if why is None:
+                raise AuthorizationUnavailable(f"The decision cannot be recorded: {err}") from err
+            logger.error("A refusal is not in the evidence: %s", err)
+        if why is not None or verdict is None:
+            raise AuthorizationDenied(
+                f"{principal} may not {what}: {why}", {"principal": str(principal), "policies": policies}
+            )
+        return verdict
+
+    async def _keep(self, body: bytes) -> None:
+        """Record it in the worker's journal, or in one of this process's own while no worker runs here.
+
+        Raises:
+            JournalError: It cannot be recorded.
+            ValueError: It cannot be stored by any journal.
+        """
+        journal = self.gate.journal
+        if journal is not None and journal.ours:
+            try:
+                await journal.append(RECORD, body)
+                return
+            except JournalError:
+                if self.gate.journal is journal:
+                    raise  # otherwise its worker ended just now
+        own = self._own
+        if own is None or not own.ours:
+            own = await asyncio.to_thread(self._open)
+        bundle = self.gate.policy.bundle
+        if self._archived != bundle.digest:
+            own.enqueue("bundle", bundle.source.archive)
+            self._archived = bundle.digest
+        await own.append(RECORD, body)
+
+    def _open(self) -> Journal:
+        with self._opening:
+            own = self._own
+            if own is None or not own.ours:
+                own, self._archived = Journal.open(self._folder), None
+                self._own = own
+                weakref.finalize(self, _close, own)
+            return own
+
+
+def _close(journal: Journal) -> None:
+    with suppress(JournalError):  # logged by its writer; and a forked child has nothing to close
+        journal.close()
+
+
+def _why(verdict: Verdict, action: str) -> str:
+    named = [f"policy {ref.id}: {ref.reason}" if ref.reason else f"policy {ref.id}" for ref in verdict.policies]
+    return "; ".join([*named, *verdict.errors]) or f"no policy permits the action {action}"
