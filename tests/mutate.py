@@ -45,7 +45,12 @@ TOGETHER = ("statements/*.py", "gate/*.py", "authority/*.py", "release/*.py", "p
 """Modules whose rules are numbered together."""
 APART = (
     "approvals.py",
+    "audit/agreed.py",
     "audit/decisions.py",
+    "audit/recompute.py",
+    "audit/resets.py",
+    "audit/restrictions.py",
+    "audit/standing.py",
     "authoring/cases/*.py",
     "authoring/checks/check.py",
     "authoring/whatif/*.py",

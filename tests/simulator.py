@@ -361,6 +361,7 @@ class Scene:
             "workflow_type": "Refund",
             "original_run_id": "run-1",
             "run_id": "run-1",
+            "first_run_id": "run-1",
             "endpoint": "bank",
             "service": "payments.v1",
             "operation": "transfer",

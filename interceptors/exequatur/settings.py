@@ -185,7 +185,9 @@ class Settings(BaseModel):
         description="How long after its first grant a run may have that renewed, where policies permit `grant.renew`.",
     )
     permit_ttl: Interval = Field(
-        timedelta(hours=1), description="How long a client's permit for one message or activity is valid."
+        timedelta(hours=24),
+        description="How long a client's permit for one signal or activity is valid, so that it may wait for a worker; "
+        "for a query, update or Nexus operation it is an hour at most.",
     )
     approval_wait: Interval = Field(
         timedelta(days=7), description="How long a run waits for approvals at most; a policy may ask for less."

@@ -469,7 +469,7 @@ def test_decisions_whose_policies_are_not_archived_could_not_be_recomputed(bench
     [{"decision": "deny"}, {"policies": ["limit"]}, {"policies": []}, {"fault": "it has no form"}],
     ids=["answer", "policy", "no policy", "fault"],
 )
-@pytest.mark.rule("decisions.D3")
+@pytest.mark.rule("recompute.D3")
 def test_a_decision_that_comes_out_otherwise_when_it_is_made_again_is_a_violation(
     bench: Bench, records: list[Record], changes: dict[str, Any]
 ) -> None:

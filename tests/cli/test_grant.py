@@ -169,6 +169,9 @@ async def test_the_temporal_cli_sends_an_update_with_a_printed_permit(stage: Any
         (["--attr", "limit=x"], "is not JSON"),
         (["--schedule", "s", "--reuse", "cron"], "--schedule goes without"),
         (["--start-delay", "-1"], "--start-delay"),
+        (["--start-delay", "inf"], "--start-delay"),
+        (["--start-delay", "nan"], "--start-delay"),
+        (["--namespace", "\udcff"], "not Unicode"),
         (["--reuse", "schedule"], "--reuse"),
     ],
 )

@@ -19,6 +19,7 @@ from temporalio.worker import Replayer
 
 from exequatur.gate.issuing import PermitOrder
 from exequatur.gate.wire import MESSAGE_HEADER, payloads_digest, start_header
+from exequatur.statements.approvals import APPROVAL_SIGNAL
 from exequatur.statements.jws import Token, parse, sign
 from exequatur.statements.keys import Signer
 from exequatur.statements.models import MessageKind, Permit
@@ -156,7 +157,20 @@ class Dynamic(Noting):
         return f"{name} {len(args)}"
 
 
-WORKFLOWS: list[type] = [Box, Strict, Busy, Again, Late, Dynamic]
+@workflow.defn
+class Posing(Noting):
+    """Has a handler of its own for the signal that brings approvals."""
+
+    @workflow.run
+    async def run(self) -> list[Any]:
+        return await self.until_closed()
+
+    @workflow.signal(name=APPROVAL_SIGNAL)
+    def approved(self, text: str) -> None:
+        self.heard.append(text)
+
+
+WORKFLOWS: list[type] = [Box, Strict, Busy, Again, Late, Dynamic, Posing]
 
 
 class MessageHeaders(temporalio.client.Interceptor):

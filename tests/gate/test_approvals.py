@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 from temporalio import activity, workflow
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import ResetReapplyType
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import WorkflowHandle
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 from temporalio.worker import Replayer
@@ -33,6 +36,7 @@ from tests.gate.conftest import (
     start_headers,
     unique,
 )
+from tests.gate.single import eventually
 
 ONE = PERMIT_ALL + (
     '@id("two-person") @approval("finance, 1, 4h") @reason("somebody of finance has to agree")\n'
@@ -139,6 +143,15 @@ class MovesOn:
             assert not handle.done()
             workflow.continue_as_new(False)
         return "moved on"
+
+
+@workflow.defn(name="Pays")
+class PaysMore:
+    """A later version of the workflow."""
+
+    @workflow.run
+    async def run(self, amount: int) -> str:
+        return await workflow.execute_activity(pay, amount + 1, start_to_close_timeout=timedelta(seconds=10))
 
 
 WORKFLOWS = [Pays, PaysTwice, PaysSlowly, PaysLocally, GivesUp, PaysMany, MovesOn]
@@ -412,6 +425,110 @@ async def test_what_people_agreed_to_once_does_not_run_again_for_a_rogue_worker(
     assert failure.type == "GrantRejected"
     assert "already used for another request" in failure.message
     assert deeds(handle.id) == [900]
+
+
+async def reset(s: Stage, handle: WorkflowHandle[Any, Any], after: int) -> WorkflowHandle[Any, Any]:
+    """Let the run begin anew after the workflow task that scheduled the last of so many activities, without signals."""
+    there = await events(handle)
+    scheduled = [each.event_id for each in there if each.HasField("activity_task_scheduled_event_attributes")]
+    tasks = [each.event_id for each in there if each.HasField("workflow_task_completed_event_attributes")]
+    answer = await s.plain.workflow_service.reset_workflow_execution(
+        ResetWorkflowExecutionRequest(
+            namespace="default",
+            workflow_execution=WorkflowExecution(workflow_id=handle.id, run_id=handle.result_run_id),
+            reason="the test says so",
+            workflow_task_finish_event_id=max(task for task in tasks if task < scheduled[after]),
+            reset_reapply_type=ResetReapplyType.RESET_REAPPLY_TYPE_NONE,
+            request_id=unique(),
+        )
+    )
+    return s.client.get_workflow_handle(handle.id, run_id=answer.run_id)
+
+
+@pytest.mark.rule("F10")
+async def test_what_people_agreed_to_once_does_not_run_again_after_a_reset(stage):
+    s = await stage(ONE)
+    async with s.worker(WORKFLOWS, [pay]):
+        handle = await s.start(Pays, 900)
+        [asked] = await challenged(handle)
+        await approve(s, handle, asked)
+        assert await handle.result() == "paid 900"
+        failure = await failure_of(await reset(s, handle, after=1))
+    assert failure.type == "GrantRejected"
+    assert "already used for another request, or before the workflow was reset" in failure.message
+    assert deeds(handle.id) == [900]
+
+
+async def test_after_a_reset_people_are_asked_anew(stage):
+    s = await stage(ONE)
+    async with s.worker(WORKFLOWS, [pay]):
+        handle = await s.start(Pays, 900)
+        [asked] = await challenged(handle)
+        await approve(s, handle, asked)
+        assert await handle.result() == "paid 900"
+        again = await reset(s, handle, after=0)
+        [anew] = await challenged(again)
+        await approve(s, again, asked)  # what was agreed to before is not for this
+        await approve(s, again, anew)
+        assert await again.result() == "paid 900"
+    assert deeds(handle.id) == [900, 900]
+
+
+@pytest.mark.rule("O27")
+async def test_a_policy_that_asks_for_more_people_meanwhile_gets_them(stage):
+    s = await stage(ONE)
+    async with s.worker(WORKFLOWS, [pay]):
+        handle = await s.start(Pays, 900)
+        [asked] = await challenged(handle)
+        s.write(TWO)
+        await eventually(lambda: s.plugin.gate.policy.sequence == 2, within=5)
+        await approve(s, handle, asked)
+
+        async def another() -> Token[Challenge] | None:
+            return next((each for each in await challenges(handle) if each != asked), None)
+
+        anew = await until(another)
+        assert [need.quorum for need in anew.claims.needs] == [2]
+        await approve(s, handle, anew)
+        await approve(s, handle, anew, 'User::"rob"')
+        assert await handle.result() == "paid 900"
+    assert deeds(handle.id) == [900]
+    await replays(s, handle)
+
+
+@pytest.mark.rule("O27")
+async def test_a_policy_that_lets_approvals_count_for_less_time_meanwhile_is_heeded(stage):
+    s = await stage(ONE)
+    async with s.worker(WORKFLOWS, [pay]):
+        handle = await s.start(Pays, 900)
+        [asked] = await challenged(handle)
+        s.write(ONE.replace("4h", "2h"))
+        await eventually(lambda: s.plugin.gate.policy.sequence == 2, within=5)
+        await approve(s, handle, asked)
+
+        async def another() -> Token[Challenge] | None:
+            return next((each for each in await challenges(handle) if each != asked), None)
+
+        anew = await until(another)
+        assert [need.ttl for need in anew.claims.needs] == [7200]
+        await approve(s, handle, anew, verdict="reject")
+        await ends_denied(handle, "rejected it")
+    assert deeds(handle.id) == []
+
+
+@pytest.mark.rule("O13")
+async def test_code_that_changes_while_people_are_asked_fails_no_task_and_does_what_nobody_agreed_to_not(stage):
+    s = await stage(ONE)
+    async with s.worker([Pays], [pay], max_cached_workflows=0):
+        handle = await s.start(Pays, 900)
+        [asked] = await challenged(handle)
+    await approve(s, handle, asked)
+    async with s.worker([PaysMore], [pay], max_cached_workflows=0):
+        failure = await failure_of(handle)
+    assert failure.type == "GrantRejected"
+    assert "The challenge is for another args" in failure.message
+    assert deeds(handle.id) == []
+    assert not [each for each in await events(handle) if each.HasField("workflow_task_failed_event_attributes")]
 
 
 @pytest.mark.rule("O26")

@@ -78,6 +78,21 @@ class Cancels:
         return []
 
 
+@workflow.defn
+class Both:
+    """Gives the results of two activities at once."""
+
+    @workflow.run
+    async def run(self) -> list[Any]:
+        timeout = timedelta(seconds=20)
+        return await asyncio.gather(
+            *(
+                workflow.execute_activity(leaves, "", activity_id=each, start_to_close_timeout=timeout)
+                for each in ("one", "other")
+            )
+        )
+
+
 async def left(name: str, attempt: int = 1) -> activity.Info:
     """The attempt that is to be completed."""
     await eventually(lambda: len(_infos[name]) >= attempt)
@@ -275,6 +290,33 @@ async def test_heartbeats_are_asked_about_again_only_after_a_while_or_a_change(s
         await handle.terminate()
 
 
+async def test_a_heartbeat_by_ids_reaches_the_run_that_is_there_now(stage: Callable[..., Any]) -> None:
+    s = await stage(recheck_interval=timedelta(minutes=1))
+    async with s.worker([OneActivity], [leaves]):
+        handle = await start_one(s, leaves, "", heartbeat=20)
+        outside = by_ids(s.client, await left(handle.id), run_id=None)
+        await outside.heartbeat("here")
+        await handle.terminate()
+        handle = await start_one(s, leaves, "", heartbeat=20, id=handle.id)
+        await left(handle.id, 2)
+        await outside.heartbeat("here")
+        [pending] = (await handle.describe()).raw_description.pending_activities
+        assert pending.heartbeat_details.payloads
+        await handle.terminate()
+        with pytest.raises(RPCError):
+            await outside.heartbeat("nowhere")
+
+
+async def test_however_many_policies_allow_it_the_receipt_has_room(stage: Callable[..., Any]) -> None:
+    s = await stage(
+        "".join(f'@id("{chr(97 + n) * 900}") permit(principal, action, resource);' for n in range(16)) + PERMIT_ALL
+    )
+    async with s.worker([OneActivity], [leaves]):
+        handle = await start_one(s, leaves, "")
+        await by_ids(s.client, await left(handle.id)).complete("yes")
+        assert await handle.result() == "yes"
+
+
 @NAMED
 async def test_a_cancellation_from_outside(stage: Callable[..., Any], named: Naming) -> None:
     s = await stage()
@@ -378,11 +420,100 @@ async def test_a_second_completion_is_refused_by_the_server(stage: Callable[...,
 
 
 @pytest.mark.rule("pending.N1")
-@pytest.mark.parametrize("token", [b"", b"\x00nonsense", b"\x0a\x01x", b"\x32\x01" * 40_000], ids=len)
+@pytest.mark.parametrize(
+    "token",
+    [
+        b"",
+        b"\x00nonsense",
+        b"\x0a\x01x",
+        b"\x32\x01" * 40_000,
+        b"\x12\x01w\x1a\x01r",
+        b"\x12\x01w\x32\x01a",
+        b"\x12\x01w\x1a\x01r\x32\x01a\x28" + b"\xff" * 9 + b"\x01",
+    ],
+    ids=len,
+)
 async def test_a_token_that_names_no_activity_is_refused(stage: Callable[..., Any], token: bytes) -> None:
     s = await stage()
     with pytest.raises(GrantRejected, match="use workflow_id"):
         await s.client.get_async_activity_handle(task_token=token or b"\xff").complete("yes")
+
+
+def fields_of(token: bytes) -> list[tuple[int, Any]]:
+    """The fields of a protobuf message that holds numbers below 128 and texts."""
+    found, at = [], 0
+    while at < len(token):
+        tag, value, at = token[at], token[at + 1], at + 2
+        if tag & 7:
+            found.append((tag >> 3, token[at : at + value]))
+            at += value
+        else:
+            while value > 127 and token[at] > 127:
+                at += 1
+            at += value > 127
+            found.append((tag >> 3, value))
+    return found
+
+
+def message_of(fields: list[tuple[int, Any]]) -> bytes:
+    return b"".join(
+        bytes([number << 3, value]) if isinstance(value, int) else bytes([number << 3 | 2, len(value)]) + value
+        for number, value in fields
+    )
+
+
+@pytest.mark.rule("pending.N3")
+@pytest.mark.rule("completions.L5")
+@pytest.mark.parametrize("name", ["ghost", "other", None], ids=str)
+async def test_a_token_put_together_from_two_ends_neither_activity(stage: Callable[..., Any], name: str | None) -> None:
+    s = await stage(
+        PERMIT_ALL + 'forbid(principal == User::"dana", action == Action::"activity.complete", resource)'
+        ' unless { ["ghost", "other"].contains(context.activity.id) };'
+    )
+    async with s.worker([Both], [leaves]):
+        handle = await s.start(Both.run)
+        await left(handle.id, 2)
+        one = next(each for each in _infos[handle.id] if each.activity_id == "one")
+        two = next(each for each in _infos[handle.id] if each.activity_id == "other")
+        # By its ids it is of an activity that she may report on, and by its event of another. The last has both of an
+        # activity of a workflow and of one that stands by itself.
+        forged = {6: (name or "other").encode()} | ({14: b"\x12\x03one"} if name is None else {})
+        fields = dict(fields_of((two if name is None else one).task_token)) | forged
+        assert dict(fields_of(one.task_token))[4] != dict(fields_of(two.task_token))[4]
+        outside = s.client.get_async_activity_handle(task_token=message_of(sorted(fields.items())))
+        with acting_as(DANA):
+            for report in (
+                lambda: outside.complete("hers"),
+                lambda: outside.fail(ApplicationError("hers")),
+                outside.report_cancellation,
+                outside.heartbeat,
+            ):
+                with pytest.raises(RPCError if name == "ghost" else GrantRejected):
+                    await report()
+        await by_ids(s.client, one).complete("one")
+        await by_ids(s.client, two).complete("two")
+        assert await handle.result() == ["one", "two"]
+
+
+@pytest.mark.rule("pending.N3")
+async def test_a_token_of_an_activity_that_stands_by_itself_names_it_once(stage: Callable[..., Any]) -> None:
+    mine = unique("mine")
+    s = await stage(
+        PERMIT_ALL + 'forbid(principal == User::"dana", action == Action::"activity.complete", resource)'
+        f' unless {{ resource == Workflow::"standalone/{mine}" }};'
+    )
+    async with s.worker((), [leaves]):
+        handle = await s.client.start_activity(
+            leaves, "", id=unique("a"), task_queue=s.queue, start_to_close_timeout=timedelta(seconds=20)
+        )
+        info = await left(handle.id)
+        fields = dict(fields_of(info.task_token))
+        for changes in ({6: mine.encode()}, {1: b"another"}):
+            outside = s.client.get_async_activity_handle(task_token=message_of(sorted((fields | changes).items())))
+            with acting_as(DANA), pytest.raises(GrantRejected, match="two activities"):
+                await outside.fail(ApplicationError("hers"))
+        await by_token(s.client, info).complete("yes")
+        assert await handle.result() == "yes"
 
 
 class Reverses(PayloadCodec):

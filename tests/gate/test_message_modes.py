@@ -6,7 +6,7 @@ import pytest
 from temporalio.api.common.v1 import Payload
 from temporalio.runtime import MetricBuffer, Runtime, TelemetryConfig
 
-from exequatur.gate.wire import START_HEADER, read_activity_header
+from exequatur.gate.wire import START_HEADER, read_activity_header, read_start_header
 from exequatur.lineage.chain import fold_message
 from exequatur.statements.jws import parse
 from exequatur.statements.models import Request, Seal, short_digest
@@ -108,7 +108,8 @@ async def test_a_run_whose_start_cannot_be_believed_takes_no_message(stage):
 
 
 @pytest.mark.rule("M42")
-async def test_a_run_with_the_seal_of_another_run_takes_no_message(stage):
+@pytest.mark.parametrize("forged", [False, True], ids=["of another run", "with another signature"])
+async def test_a_run_with_the_seal_of_another_run_takes_no_message(stage, forged):
     s = await stage()
     async with s.worker(WORKFLOWS, [note]):
         h = await s.start(Again.run, [])
@@ -118,8 +119,13 @@ async def test_a_run_with_the_seal_of_another_run_takes_no_message(stage):
         stolen = {START_HEADER: started.header.fields[START_HEADER]}
         await h.signal(Again.close)
         await h.result()
+        if forged:
+            *others, seal = read_start_header(stolen) or []
+            signed, _, _ = seal.rpartition(".")
+            stolen = headed(*others, f"{signed}.{others[0].rpartition('.')[2]}")
         copy = await s.start_with(stolen, Again.run, [], id=h.id)
-        assert "another run [M42]" in await refused(s.client.get_workflow_handle(h.id).query(Again.count))
+        why = "does not verify [M42]" if forged else "another run [M42]"
+        assert why in await refused(s.client.get_workflow_handle(h.id).query(Again.count))
         await copy.terminate()
 
 

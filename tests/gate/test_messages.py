@@ -5,6 +5,7 @@ A refusal is proven by the workflow's own state: what it did not note did not re
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ from temporalio.common import WorkflowIDConflictPolicy
 
 from exequatur import Principal, acting_as
 from exequatur.failures import AuthorizationDenied
+from exequatur.gate import incoming
 from exequatur.gate.wire import ACTIVITY_HEADER, MESSAGE_HEADER
 from exequatur.statements.approvals import APPROVAL_SIGNAL
 from exequatur.statements.keys import SigningKey
@@ -34,6 +36,7 @@ from tests.gate.boxes import (
     Busy,
     Dynamic,
     Late,
+    Posing,
     Strict,
     carried,
     go_on,
@@ -183,6 +186,10 @@ async def with_another_header(s: Stage, id: str, kind: MessageKind, name: str, *
     return {**good, ACTIVITY_HEADER: good[MESSAGE_HEADER]}
 
 
+async def from_before(s: Stage, id: str, kind: MessageKind, name: str, *args: Any) -> Headers:
+    return carried(await permit(s, kind, id, name, *args, iat=time.time() - 120))
+
+
 def written(data: bytes) -> Callable[..., Awaitable[Headers]]:
     async def make(s: Stage, id: str, kind: MessageKind, name: str, *args: Any) -> Headers:
         return {MESSAGE_HEADER: Payload(metadata={"encoding": b"json/plain"}, data=data)}
@@ -197,6 +204,7 @@ FLAWS = {
     "of another run": (claiming(run_id="another"), "M23"),
     "of another namespace": (claiming(aud="exequatur.local/default/another"), "M12"),
     "of another trust domain": (claiming(aud="another/default/default"), "M12"),
+    "from before the run": (from_before, "M49"),
     "of another name": (claiming(name="another"), "M15"),
     "of another kind": (another_kind, "M13"),
     "for other arguments": (other_arguments, "M16"),
@@ -214,7 +222,21 @@ FLAWS = {
 }
 
 
-@pytest.mark.rule("M11", "M43", "M45")
+@pytest.mark.rule("M50")
+async def test_queries_that_are_refused_do_not_fill_the_disk(stage, monkeypatch):
+    monkeypatch.setattr(incoming, "_QUERIES_RECORDED", 3)
+    s = await stage()
+    async with s.worker(WORKFLOWS, [note]):
+        h = await s.start(Box.run)
+        stranger = s.plain.get_workflow_handle(h.id)
+        for _ in range(5):
+            assert "[M11]" in await refused(stranger.query("count"))
+        await h.signal(Box.close)
+        await h.result()
+    assert [kind for kind, _ in refusals(s, h)] == ["query"] * 3
+
+
+@pytest.mark.rule("M11", "M43", "M45", "M49")
 @pytest.mark.parametrize("flaw", FLAWS)
 async def test_no_message_without_its_permit_reaches_a_handler(stage, flaw):
     make, rule = FLAWS[flaw]
@@ -421,6 +443,17 @@ async def test_dynamic_handlers_get_what_is_permitted_and_nothing_else(stage):
         await h.signal(Dynamic.close)
         assert await h.result() == [["wave", 2], ["do", 1]]
     assert {body["name"] for body in records(s, h)} == {"wave", "how", "do", "close"}
+    await replays(s, h)
+
+
+@pytest.mark.rule("M48")
+async def test_the_signal_that_needs_no_permit_does_not_reach_a_handler_of_the_workflows_own(stage):
+    s = await stage()
+    async with s.worker(WORKFLOWS, [note]):
+        h = await s.start(Posing.run)
+        await s.plain.get_workflow_handle(h.id).signal(APPROVAL_SIGNAL, "evil")
+        await h.signal(Posing.close)
+        assert await h.result() == []
     await replays(s, h)
 
 

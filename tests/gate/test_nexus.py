@@ -564,6 +564,19 @@ async def test_a_revoked_operation_is_not_started_any_more(stage: Any) -> None:
     assert handled(second) == []
 
 
+@pytest.mark.rule("N52")
+async def test_a_second_execution_under_a_copied_grant_calls_nothing(stage: Any) -> None:
+    here, key = await stage(), unique()
+    async with desk(here) as endpoint:
+        honest = await here.start(Caller.run, endpoint, "note", key)
+        await honest.result()
+        thief = await here.start_with(await start_headers(honest), Caller.run, endpoint, "note", key, id=honest.id)
+        error = await refusal_of(thief)
+    assert error.type == "GrantRejected"
+    assert "another execution" in error.message
+    assert handled(key) == [str(BOT)]
+
+
 @pytest.mark.rule("N43")
 async def test_a_grant_that_has_not_begun_calls_nothing(stage: Any) -> None:
     here, key, workflow_id, later = await stage(), unique(), unique(), time.time() + 1000

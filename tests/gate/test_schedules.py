@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from temporalio.api.common.v1 import Payload
 from temporalio.client import (
     Client,
     Schedule,
+    ScheduleAction,
     ScheduleActionStartWorkflow,
     ScheduleAlreadyRunningError,
     ScheduleBackfill,
@@ -347,6 +348,7 @@ def by_hand(schedule: str, moment: datetime) -> TypedSearchAttributes:
         "another schedule",
         "another time",
         "not yet due",
+        "beyond the calendar",
         "input",
         "type",
     ],
@@ -365,7 +367,10 @@ async def test_a_copied_grant_of_a_schedule_gains_nothing(stage: Any, make: Make
         }.get(case, f"{made.base}-{due}")
         marks = by_hand(
             "other" if case == "another schedule" else made.handle.id,
-            moment - timedelta(seconds=1) if case == "another time" else moment,
+            {
+                "another time": moment - timedelta(seconds=1),
+                "beyond the calendar": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))),
+            }.get(case, moment),
         )
         thief = await s.start_with(
             header,
@@ -515,6 +520,36 @@ async def test_a_schedule_that_may_not_be_created_is_not(stage: Any, action: str
         await s.plain.get_schedule_handle(name).describe()
     assert missing.value.status == RPCStatusCode.NOT_FOUND
     assert b'"decision":"deny"' in s.records("authority")[-1].body
+
+
+class Disguised(ScheduleAction):
+    """An action of another class, which is sent as one that starts a workflow."""
+
+    def __init__(self, inner: ScheduleAction) -> None:
+        self.inner = inner
+
+    async def _to_proto(self, client: Client) -> Any:
+        return await self.inner._to_proto(client)
+
+
+@pytest.mark.rule("schedules.Y1")
+async def test_an_action_of_another_class_is_asked_as_what_it_is_sent_as(stage: Any, make: Make) -> None:
+    s = await stage(
+        PERMIT_ALL + '@id("no") forbid(principal, action in [Action::"schedule.create", Action::"schedule.update"],'
+        ' resource) when { context.run.workflow_type == "Other" };'
+    )
+    start = ScheduleActionStartWorkflow(Other.run, "x", id=unique(), task_queue=s.queue)
+    hidden = Schedule(action=Disguised(start), spec=ScheduleSpec())
+    with pytest.raises(AuthorizationDenied):
+        await s.client.create_schedule(name := unique("schedule"), hidden)
+    with pytest.raises(RPCError):
+        await s.plain.get_schedule_handle(name).describe()
+    made = await make(s)
+    with pytest.raises(AuthorizationDenied):
+        await made.handle.update(lambda _: ScheduleUpdate(hidden))
+    action = (await made.handle.describe()).schedule.action
+    assert isinstance(action, ScheduleActionStartWorkflow)
+    assert action.workflow == "Once"
 
 
 @pytest.mark.rule("operations.L3")

@@ -17,6 +17,7 @@ from exequatur.statements.keys import SigningKey
 from exequatur.statements.models import Delegation, Grant, Message
 from tests.gate.boxes import TIMEOUT, Box, carried, note, with_headers
 from tests.gate.conftest import PERMIT_ALL, Stage, events, headed, sandbox, unique
+from tests.gate.single import eventually
 from tests.gate.test_availability import no_journal
 
 CALM = (
@@ -195,6 +196,21 @@ async def test_a_sender_that_was_revoked_is_not_heard(stage):
         assert await sender.result() == "sent"
         await box.signal(Box.close)
         assert await box.result() == []
+    assert [rule for _, _, rule in heard(s, box.id)] == ["M22"]
+
+
+@pytest.mark.rule("X8")
+async def test_a_workflow_that_was_revoked_is_sent_nothing(stage):
+    s = await stage()
+    async with s.worker(WORKFLOWS, [note]):
+        box, another = await s.start(Box.run), await s.start(Box.run)
+        s.plugin.revoke(workflow=box.id, reason="it was stolen")
+        for target in (box, another):
+            assert await (await s.start(Sender.run, target.id, None, ["one"])).result() == "sent"
+        await another.signal(Box.close)
+        assert await another.result() == ["one"]
+        await eventually(lambda: heard(s, box.id))
+        await s.plain.get_workflow_handle(box.id).terminate()
     assert [rule for _, _, rule in heard(s, box.id)] == ["M22"]
 
 

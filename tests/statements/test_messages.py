@@ -13,7 +13,7 @@ from exequatur.statements.jws import Token, parse
 from exequatur.statements.messages import Admitted, Arrived, meant_for_another_run, verify_message, verify_permit
 from exequatur.statements.models import Message, Permit
 from exequatur.statements.trust import TrustStore
-from exequatur.statements.used import MAX_CARRIED, MAX_REMEMBERED, Used
+from exequatur.statements.used import BEFORE, MAX_CARRIED, MAX_REMEMBERED, Used
 from tests.simulator import AUD, NOW, Scene, Worker, authorize, bend, refused, wrongly_signed
 
 STOP = Arrived("signal", "refund-1", "stop", digest("args"), NOW)
@@ -235,22 +235,22 @@ def test_no_text_at_all_passes_or_crashes(tokens: list[str]) -> None:
 
 def used_by(*entries: tuple[str, float]) -> Used:
     used = Used()
-    for name, exp in entries:
-        used.take(digest(name), exp, NOW)
+    for name, iat in entries:
+        used.take(digest(name), iat)
     return used
 
 
 @pytest.mark.rule("M31")
 def test_a_permit_is_good_once() -> None:
-    used = used_by(("one", NOW + 60), ("two", NOW + 60))
+    used = used_by(("one", NOW), ("two", NOW))
     with refused("M31"):
-        used.take(digest("one"), NOW + 60, NOW)
-    used.take(digest("three"), NOW + 60, NOW)
+        used.take(digest("one"), NOW)
+    used.take(digest("three"), NOW)
 
 
 @pytest.mark.rule("M33")
 def test_what_was_used_is_not_good_in_the_next_run_nor_in_the_one_after() -> None:
-    used = used_by(("one", NOW + 60.5), ("two", NOW + 30))
+    used = used_by(("one", NOW + 60.5), ("two", NOW - 2 * BEFORE))
     for _ in range(2):
         entries, until = used.carried(NOW + 40)
         assert until is None
@@ -258,8 +258,8 @@ def test_what_was_used_is_not_good_in_the_next_run_nor_in_the_one_after() -> Non
         used = Used()
         used.carry(entries, until)
     with refused("M31"):
-        used.take(digest("one"), NOW + 60.5, NOW + 41)
-    used.take(digest("four"), NOW + 70, NOW + 41)
+        used.take(digest("one"), NOW + 60.5)
+    used.take(digest("four"), NOW + 41)
 
 
 @pytest.mark.rule("M33")
@@ -272,53 +272,53 @@ def test_a_seal_that_lists_something_else_is_refused(entry: str) -> None:
 @pytest.mark.rule("M32")
 def test_what_a_seal_has_no_room_for_counts_as_used() -> None:
     many = MAX_CARRIED + 10
-    used = used_by(*((f"p{i}", NOW + 100 + i) for i in range(many)))
+    used = used_by(*((f"p{i}", NOW + i) for i in range(many)))
     entries, until = used.carried(NOW)
     assert len(entries) == MAX_CARRIED
     after = Used()
     after.carry(entries, until)
     for i in range(many):
         with refused("M32" if i < 10 else "M31"):
-            after.take(digest(f"p{i}"), NOW + 100 + i, NOW)
+            after.take(digest(f"p{i}"), NOW + i)
     with refused("M32"):
-        after.take(digest("another"), NOW + 50, NOW)
-    after.take(digest("another"), NOW + 500, NOW)
+        after.take(digest("another"), NOW - 50)
+    after.take(digest("another"), NOW + 500)
 
 
 @pytest.mark.rule("M32")
-def test_permits_that_end_together_are_forgotten_together() -> None:
-    used = used_by(*((f"p{i}", NOW + 100) for i in range(MAX_CARRIED + 1)))
-    entries, until = used.carried(NOW)
-    assert (entries, until) == ((), NOW + 100)
-    assert used.carried(NOW + 100) == ((), None)
+def test_permits_that_were_issued_together_are_forgotten_together() -> None:
+    entries, until = used_by(*((f"p{i}", NOW) for i in range(MAX_CARRIED + 1))).carried(NOW)
+    assert (entries, until) == ((), NOW)
 
 
 @pytest.mark.rule("M32")
 def test_a_run_remembers_a_bounded_number_and_nothing_that_was_used_becomes_good() -> None:
     used = Used()
     for i in range(MAX_REMEMBERED + 2):
-        used.take(digest(f"p{i}"), NOW + 1000 + i, NOW)
-    assert len(used._ends) <= MAX_REMEMBERED
+        used.take(digest(f"p{i}"), NOW + i)
+    assert len(used._issued) <= MAX_REMEMBERED
     for i in (0, 1, MAX_REMEMBERED // 2, MAX_REMEMBERED + 1):
         with pytest.raises(Exception, match=r"M31|M32"):
-            used.take(digest(f"p{i}"), NOW + 1000 + i, NOW)
+            used.take(digest(f"p{i}"), NOW + i)
 
 
-@given(st.lists(st.tuples(st.integers(0, 400), st.floats(1, 500)), max_size=400), st.integers(0, 8), st.floats(0, 500))
-def test_whatever_was_used_and_has_not_ended_is_never_good_again(
+@given(
+    st.lists(st.tuples(st.integers(0, 400), st.floats(-500, 500)), max_size=400), st.integers(0, 8), st.floats(0, 500)
+)
+def test_whatever_was_used_and_could_be_good_for_the_next_run_is_never_good_again(
     taken: list[tuple[int, float]], room: int, later: float
 ) -> None:
-    used, ends = Used(), dict[int, float]()
-    for name, lasts in taken:
-        if name not in ends:
-            used.take(digest(str(name)), NOW + lasts, NOW)
-            ends[name] = NOW + lasts
+    used, issued = Used(), dict[int, float]()
+    for name, at in taken:
+        if name not in issued:
+            used.take(digest(str(name)), NOW + at)
+            issued[name] = NOW + at
     after = Used()
     after.carry(*used.carried(NOW + later, room))
-    for name, end in ends.items():
-        if end > NOW + later:
+    for name, iat in issued.items():
+        if iat >= NOW + later - BEFORE:
             with pytest.raises(Exception, match=r"M31|M32"):
-                after.take(digest(str(name)), end, NOW + later)
+                after.take(digest(str(name)), iat)
 
 
 def test_the_longest_names_have_room(scene: Scene) -> None:
@@ -331,10 +331,10 @@ def test_the_longest_names_have_room(scene: Scene) -> None:
 def test_in_a_burst_that_a_run_continues_in_only_what_was_used_is_not_good_again() -> None:
     used, burst = Used(), MAX_CARRIED + 40
     for i in range(burst):
-        used.take(digest(f"p{i}"), NOW + 100 + i / 1000, NOW)
+        used.take(digest(f"p{i}"), NOW + i / 1000)
     after = Used()
     after.carry(*used.carried(NOW))
     for i in range(burst):
         with pytest.raises(Exception, match=r"M31|M32"):
-            after.take(digest(f"p{i}"), NOW + 100 + i / 1000, NOW)
-    after.take(digest("sent in the same second"), NOW + 100 + burst / 1000, NOW)
+            after.take(digest(f"p{i}"), NOW + i / 1000)
+    after.take(digest("sent in the same second"), NOW + burst / 1000)

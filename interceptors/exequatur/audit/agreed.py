@@ -10,7 +10,7 @@ E3  What comes with an activity are a challenge that failed in this run before, 
 E4  Nobody had rejected it before enough had agreed.
 E5  One challenge lets one request pass.
 E6  A decision counts those whose approvals came with its request, lasted, and were not revoked as far as its worker
-    knew (O11, O15), and nobody else.
+    knew (O11, O15), and nobody else. A denial may count nobody (O27).
 E7  Of a local activity, whose header Temporal does not record, the approvals are those that signals had brought for a
     challenge of the same activity with the same arguments.
 """
@@ -179,10 +179,11 @@ class Challenges:
     def passed(self, challenge: Token[Challenge], request: str) -> str | None:
         """E5: what is wrong with a request that passed."""
         first = self._passed.setdefault(challenge.claims.request, request)
-        return None if first == request else "people agreed to one request, and another one passed with that before"
+        again = "people agreed to one request, and another one passed with that before"
+        return None if first == request else again  # [E5]
 
     def miscounted(
-        self, agreement: Agreement | None, told: object, at: float, standing: Sequence[Standing]
+        self, agreement: Agreement | None, told: object, at: float, standing: Sequence[Standing], *, allowed: bool
     ) -> str | None:
         """E6: what is wrong with whom a decision counts.
 
@@ -191,7 +192,10 @@ class Challenges:
             told: The fact ``approvals``; ``None`` where there is none.
             at: When it was decided.
             standing: Whose approvals stand, in each way that the worker may have known of revocations.
+            allowed: Whether it was decided that the activity may run.
         """
+        if told is None and not allowed:
+            return None
         if agreement is None:
             return None if told is None else "it counts approvals, and none came with its request"
         claims = agreement.challenge.claims
@@ -231,6 +235,12 @@ class Challenges:
                     return asked.challenge, None
         return None, "no challenge of this run and no approvals that signals brought are those that it counts"  # [E7]
 
+    def repeats(self, challenge: Challenge) -> bool:
+        """Whether the run was challenged before about the same activity with the same arguments."""
+        about = (challenge.activity_type, challenge.args)
+        others = (each.challenge.claims for each in self._asked.values())
+        return any((each.activity_type, each.args) == about and each.request != challenge.request for each in others)
+
     def unused(self) -> list[int]:
         """Events of signals whose approvals counted for no challenge of this run."""
         for asked in self._asked.values():
@@ -255,7 +265,8 @@ def misasked(
     already = Agreed(tuple(groups) if isinstance(groups, list) else ())
     due = asked_for(bundle, verdict, agreement, already)
     named = [{(need.group, need.quorum, need.ttl) for need in needs} for needs in (due, challenge.needs)]
-    return None if named[0] == named[1] else "its challenge asks for other people than the archived policies do"
+    others = "its challenge asks for other people than the archived policies do"
+    return None if named[0] == named[1] else others  # [E2]
 
 
 def _fact(challenge: Challenge, approvals: Iterable[Approval], now: float) -> dict[str, Any] | None:

@@ -13,6 +13,8 @@ W5  A checkpoint is of this run and signed by a notary that the reader trusts; a
     have cosigned the largest.
 W6  A further grant renews one that the run stood on before (Z1 to Z5).
 W7  Challenges verify and stand on what the run stood on; approvals verify, and are for one of those challenges.
+W8  What the run sent elsewhere stands on what it stood on (W1, W4). A permit of a message that is not by an authority,
+    or not for this workflow, does not count.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from exequatur.audit.activities import activities_of
+from exequatur.audit.carried import carried_by, count_permits
 from exequatur.audit.history import RunHistory
 from exequatur.audit.leaves import leaf, tree_of
 from exequatur.audit.trust import AuditTrust
@@ -44,7 +47,10 @@ from exequatur.statements.models import (
     Delegation,
     Grant,
     HeartbeatMark,
+    Message,
+    NexusCall,
     Part,
+    Permit,
     Receipt,
     Request,
     Role,
@@ -62,6 +68,8 @@ _ROLES: dict[str, tuple[type[Any], Role]] = {
     Seal.typ: (Seal, "seal"),
     Delegation.typ: (Delegation, "delegate"),
     HeartbeatMark.typ: (HeartbeatMark, "receipt"),
+    Message.typ: (Message, "request"),
+    NexusCall.typ: (NexusCall, "request"),
 }
 
 
@@ -186,6 +194,7 @@ def _telling(history: RunHistory, count: int) -> Iterator[int]:
         for event in (activity.event, activity.ended):
             if event is not None and event.event_id <= count:
                 yield event.event_id
+    yield from (event_id for event_id, tokens in carried_by(history) if tokens and event_id <= count)
 
 
 def _statements(history: RunHistory) -> Iterator[str]:
@@ -200,6 +209,8 @@ def _statements(history: RunHistory) -> Iterator[str]:
                 yield from denial[::-1]
                 more = (activity.details.get(name) for name in ("renewal", "challenge"))
                 yield from (text for text in more if isinstance(text, str))
+        for _, tokens in carried_by(history):
+            yield from tokens
     except StatementError as error:
         raise EvidenceError(f"the history holds a statement that cannot be read: {error}") from error
 
@@ -214,7 +225,7 @@ def verify_proofs(document: Any, notes: Sequence[str], seals: Iterable[str], tru
         trust: Whom the reader believes. What the document says of trust is not looked at.
 
     Raises:
-        EvidenceError: W1 to W7; the first that does not hold is named.
+        EvidenceError: W1 to W8; the first that does not hold is named.
     """
     try:
         proofs = Proofs.model_validate(_tuples(document))
@@ -254,6 +265,7 @@ def _verify_statements(tokens: Sequence[str], proofs: Proofs, trust: AuditTrust)
     chains = _renewed(chain, grants[1:], trust)
     scope = Scope(chain.site, namespace=chain.namespace)
     count = len(grants) + _verify_agreements(by_type, chains, credentials, trust)
+    count += count_permits(by_type.pop(Permit.typ, ()), chain, proofs.workflow_id, trust.anchors)  # [W8]
     tokens_of: dict[str, list[Any]] = {}
     for typ, texts in by_type.items():
         if typ not in _ROLES:
@@ -307,16 +319,17 @@ def _check_belonging(claims: Mapping[str, Sequence[Any]], proofs: Proofs, chains
     chain = next(iter(chains.values()))
     if not chain.authorization.is_for(proofs.workflow_id):  # [W4]
         raise EvidenceError(f"its grant is for workflow {chain.authorization.workflow_id}, not {proofs.workflow_id}")
-    for each in (*claims.get(Request.typ, ()), *claims.get(Seal.typ, ())):
+    own = (each for kind in (Request, Seal, Message, NexusCall) for each in claims.get(kind.typ, ()))
+    for each in own:
         if each.workflow_id != proofs.workflow_id or each.grant not in chains:  # [W4]
             raise EvidenceError(f"it holds a statement of workflow {each.workflow_id}, or under another grant")
     asked = {each.jti for each in claims.get(Request.typ, ())}
     for receipt in claims.get(Receipt.typ, ()):
         core = receipt.core
-        own = core is not None and core.workflow_id == proofs.workflow_id and core.grant in chains
+        ours = core is not None and core.workflow_id == proofs.workflow_id and core.grant in chains
         # What the gate refused before it believed a request says so, and names the workflow.
         unbelieved = receipt.request is None and receipt.workflow_id == proofs.workflow_id
-        told = core is not None and own and receipt.request == core.hash()
+        told = core is not None and ours and receipt.request == core.hash()
         if not (unbelieved or told or receipt.request in asked):  # [W4]
             raise EvidenceError("it holds a receipt for a request that it does not hold")
 

@@ -7,7 +7,7 @@ encoded history tells who acted when, but nothing that was signed can be checked
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,8 +29,12 @@ _OURS = {START_HEADER: b"json/plain", ACTIVITY_HEADER: b"binary/plain"}
 """Our headers' encodings. What has another is wrapped in a codec."""
 
 
+_STORED = (b"ExternalStorageReference", b"external-storage-reference", b"external_storage_reference")
+"""What the SDK's references to an external storage have in them, one or the other."""
+
+
 def still_encoded(history: RunHistory) -> bool:
-    """Whether our headers are in a codec's form, so that nothing in them can be read."""
+    """Whether what was signed cannot be read: our headers are in a codec's form, or payloads lie in a storage."""
     headers = [history.started.header.fields]
     headers += [
         event.activity_task_scheduled_event_attributes.header.fields
@@ -38,8 +42,25 @@ def still_encoded(history: RunHistory) -> bool:
         if event.HasField("activity_task_scheduled_event_attributes")
     ]
     ours = [(name, fields[name]) for fields in headers for name in _OURS if name in fields]
+    if not ours:
+        return False
     # All of them: one that was relabelled must not keep the others from being checked.
-    return bool(ours) and all(payload.metadata.get("encoding") != _OURS[name] for name, payload in ours)
+    encoded = all(payload.metadata.get("encoding") != _OURS[name] for name, payload in ours)
+    return encoded or any(_stored(event) for event in history.events)
+
+
+def _stored(event: HistoryEvent) -> bool:
+    """Whether a payload of an event lies in an external storage."""
+    data = event.SerializeToString()
+    return any(mark in data for mark in _STORED) and any(payload.external_payloads for payload in _payloads(event))
+
+
+def _payloads(message: Any) -> Iterator[Payload]:
+    for inner in _inner(message):
+        if isinstance(inner, Payload):
+            yield inner
+        else:
+            yield from _payloads(inner)
 
 
 async def decoded(history: RunHistory, converter: DataConverter, *, namespace: str = "default") -> RunHistory:

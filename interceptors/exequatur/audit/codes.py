@@ -19,7 +19,7 @@ CODES: dict[str, Code] = {
     "history-malformed": Code("unchecked", "The input is not a workflow history that can be read."),
     "history-unknown-fields": Code("unchecked", "The history has fields of a newer Temporal version."),
     "history-events": Code("violation", "Events are missing, doubled, out of order or contradict each other."),
-    "payload-encoded": Code("unchecked", "A payload is encoded with a codec that the audit was not given."),
+    "payload-encoded": Code("unchecked", "What was signed is encoded or stored in a way that the audit was not told."),
     # The run.
     "run-ungoverned": Code("violation", "The run was started without a grant and its type is not exempt."),
     "run-exempt": Code("unproven", "The run was started without a grant, which the trust file allows its type."),
@@ -32,7 +32,7 @@ CODES: dict[str, Code] = {
     "self-notarised": Code("unproven", "The issuer is an embedded development authority; it vouches for itself."),
     "time-unproven": Code("unproven", "Times are what server and workers say; no witness bounds them."),
     "time-bounded": Code("notice", "Witnesses of a checkpoint had seen the whole run by a time."),
-    "events-unproven": Code("unproven", "Signals, timers, children and results of workflows are what the server says."),
+    "events-unproven": Code("unproven", "Timers, children and results of workflows are what the server says."),
     "run-id-unproven": Code("unproven", "Nothing that was signed names the id of the run."),
     "run-open": Code("unproven", "The history does not show the run's end; what may have followed was not audited."),
     "run-observed": Code("notice", "The run was in observe mode; nothing was enforced."),

@@ -8,7 +8,19 @@ import re
 from typing import Any
 
 from exequatur.audit.codes import CODES
-from exequatur.audit.report import SCHEMA, ActivityReport, Decided, Finding, Report, Restricted, RunReport, Verdict
+from exequatur.audit.report import (
+    SCHEMA,
+    ActivityReport,
+    AskedReport,
+    Decided,
+    Finding,
+    MessageReport,
+    Report,
+    Restricted,
+    RunReport,
+    SentReport,
+    Verdict,
+)
 
 _ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 _VERDICT = {
@@ -40,7 +52,8 @@ def to_json(report: Report) -> str:
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of :func:`to_json`'s documents."""
     schema = Report.model_json_schema(mode="serialization")
-    for model in (Report, RunReport, ActivityReport, Decided, Restricted, Finding):
+    told = (ActivityReport, Decided, Restricted, MessageReport, SentReport, AskedReport, Finding)
+    for model in (Report, RunReport, *told):
         _describe(schema if model is Report else schema["$defs"][model.__name__], model)
     for described in (schema, schema["$defs"]["RunReport"]):
         described["properties"] = {"verdict": _VERDICT} | described["properties"]

@@ -42,7 +42,7 @@ _CLOSE = 10.0
 of a message only by the task that brought it."""
 _SPENT = ("M31", "M32")
 _RULES = tuple(
-    f"{letter}{number}" for letter, most in {"M": 48, "H": 5, "V": 12, "T": 6, "C": 9, "G": 6, "D": 12}.items()
+    f"{letter}{number}" for letter, most in {"M": 60, "H": 5, "V": 12, "T": 6, "C": 9, "G": 6, "D": 12}.items()
     for number in range(1, most + 1)
 )  # fmt: skip
 """Of refusals, to name one that should not have been."""
@@ -374,9 +374,8 @@ def _expected(message: Judged, used: Used) -> str | None:
     if message.problem is not None:
         return message.problem.rule
     if message.admitted is not None and message.token is not None:
-        sent = message.sent
         try:
-            used.take(message.token, message.admitted.token.claims.exp, sent.at if sent.came is None else sent.came)
+            used.take(message.token, message.admitted.token.claims.iat)
         except StatementError as error:
             return error.rule
     return None

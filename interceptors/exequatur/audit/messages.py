@@ -10,7 +10,7 @@ Rules, numbered as the code marks them:
 I1  What is judged is what the history holds: kind, name, arguments and header of a signal or accepted update.
 I2  It came when the next workflow task that was completed began; an update, when the task began that accepted it.
 I3  Where the grant does not open the message to everybody, its permit, or the message of the run that sent it, verifies
-    for exactly this one (M11 to M23, M42).
+    for exactly this one (M11 to M23, M42), and was not signed for a run before it (M49).
 I4  A verdict that nothing repeats from bytes (M46) is the one that the history's markers have.
 """
 
@@ -28,13 +28,14 @@ from exequatur.audit.activities import seconds
 from exequatur.audit.history import RunHistory
 from exequatur.audit.start import Start
 from exequatur.errors import StatementError, UnknownKeyError
-from exequatur.gate.incoming import MARKER
+from exequatur.gate.incoming import MARKED, MARKER
 from exequatur.gate.wire import payloads_digest, read_message_header
 from exequatur.statements.approvals import APPROVAL_SIGNAL
 from exequatur.statements.encoding import digest
 from exequatur.statements.jws import type_of
 from exequatur.statements.messages import Admitted, Arrived, meant_for_another_run, verify_message
 from exequatur.statements.models import MessageKind, Seal
+from exequatur.statements.used import BEFORE
 from exequatur.statements.verification import Chain, matches
 
 _PATCH = "core_patch"
@@ -198,12 +199,14 @@ class Judge:
                 return Judged(sent, token, problem=unknown, unknown=True)
             if problem := meant_for_another_run(admitted, *self._history.run_ids):  # [I3]
                 raise problem
+            if admitted.token.claims.iat < seconds(self._history.events[0]) - BEFORE:  # [I3]
+                raise StatementError("M49", "It was sent before the run began")
         except StatementError as error:
             return Judged(sent, token, problem=error)
         return Judged(sent, token, admitted)
 
     def _marked(self, tokens: list[str]) -> str | None:
-        named = digest("~".join(tokens))
+        named = digest("~".join(tokens))[:MARKED]
         return next((rule for rule in _UNREPEATABLE if f"{MARKER}-{rule}-{named}" in self._markers), None)
 
 

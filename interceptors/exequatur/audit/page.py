@@ -92,6 +92,7 @@ def render_html(report: Report) -> str:
         tally=wording.tally(wording.all_findings(report)),
         words=wording,
         unfolded_findings=OPEN_FINDINGS,
+        rows=ROWS,
     )
 
 
@@ -201,11 +202,30 @@ def _proof(run: RunReport) -> list[tuple[str, str]]:
             f"{len(decisions):,} in the evidence; recomputed with the same answer: {again[True]:,}, with another "
             f"answer: {again[False]:,}, not recomputed: {again[None]:,}",
         ),
+        ("Stood on besides", ", ".join(wording.stood(run)) or "nothing but the grant and the policies"),
+        ("Messages", _messages(run)),
+        ("Asked of the authority", _asked(run)),
         ("Checkpoints", covered),
         ("Workers", _most(activity.worker for activity in activities)),
         ("Policy bundles", _most(decided.bundle for decided in decisions)),
         ("Replay", replay.get(run.replay, "not asked for")),
     ]
+
+
+def _messages(run: RunReport) -> str:
+    kinds = Counter((wording.MESSAGE_PROOFS[one.proof], one.accepted) for one in run.messages)
+    told = [f"{n:,} {'accepted' if ok else 'refused'}, proven by: {proof}" for (proof, ok), n in kinds.most_common()]
+    return "; ".join([*told, *(wording.traffic(run.model_copy(update={"messages": ()})))]) or "none"
+
+
+def _asked(run: RunReport) -> str:
+    again = Counter(one.recomputed for one in run.asked)
+    if not run.asked:
+        return "nothing in the evidence"
+    return (
+        f"{len(run.asked):,} questions in the evidence; recomputed with the same answer: {again[True]:,}, with another "
+        f"answer: {again[False]:,}, not recomputed: {again[None]:,}"
+    )
 
 
 def _most(names: Iterable[str | None]) -> str:

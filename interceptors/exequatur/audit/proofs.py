@@ -18,7 +18,6 @@ Q9  What the grant does not allow (R8) the gate refused, before Cedar was asked.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -41,7 +40,7 @@ from exequatur.failures import (
 from exequatur.gate.wire import payloads_digest, read_activity_header
 from exequatur.statements.encoding import digest
 from exequatur.statements.jws import Token, parse, type_of
-from exequatur.statements.models import Challenge, Grant, Receipt, Request, RequestCore, WorkloadCredential
+from exequatur.statements.models import Approval, Challenge, Grant, Receipt, Request, RequestCore, WorkloadCredential
 from exequatur.statements.packing import unpack
 from exequatur.statements.receipts import verify_receipt
 from exequatur.statements.requests import Authorized, Task, allows, core_of, read_request
@@ -53,8 +52,8 @@ _SAYS = {
     AuthorizationRevoked.__name__: "revoked",
 }
 """The outcome that the receipt of each failure names. What could not be decided has no receipt."""
-_OF_APPROVALS = re.compile(r"O\d+")
-"""The rules of :mod:`exequatur.statements.approvals`."""
+_ASKING = ("challenge", "renewal")
+"""What the details of a failure hold that asks people, or brings a renewed grant."""
 _HELP = "add the authority's keys to the trust file"
 
 
@@ -142,6 +141,20 @@ class Proofs:
     def _request(self, proof: Proof) -> None:
         """Q1 and Q2."""
         activity, history = proof.activity, self._history
+        task = Task(
+            namespace=self._chain.namespace,
+            workflow_id=history.workflow_id,
+            workflow_type=history.started.workflow_type.name,
+            run_id=history.run_id,
+            activity_id=activity.activity_id,
+            activity_type=activity.activity_type,
+            task_queue=activity.task_queue,
+            scheduled=seconds(activity.event),
+            args=payloads_digest(activity.input),
+            local=False,
+        )
+        tokens: list[str] | None = None
+        bare: list[str] = []
         try:
             tokens = read_activity_header(activity.headers)
             if tokens is None:
@@ -150,26 +163,14 @@ class Proofs:
             for token in tokens:
                 if type_of(token) == WorkloadCredential.typ:
                     self._start.credentials.add(token)
-            task = Task(
-                namespace=self._chain.namespace,
-                workflow_id=history.workflow_id,
-                workflow_type=history.started.workflow_type.name,
-                run_id=history.run_id,
-                activity_id=activity.activity_id,
-                activity_type=activity.activity_type,
-                task_queue=activity.task_queue,
-                scheduled=seconds(activity.event),
-                args=payloads_digest(activity.input),
-                local=False,
-            )
-            authorized = read_request(  # [Q1]
-                tokens, task, self._start.trust, aud=self._chain.grant.claims.aud, max_depth=64,
-                schedule_bound=SCHEDULE_BOUND,
-            )  # fmt: skip
+            agreed = {Challenge.typ, Approval.typ}
+            bare = [token for token in tokens if type_of(token) not in agreed]
+            authorized = self._read(tokens, task)  # [Q1]
         except UnknownKeyError:
             raise
         except StatementError as error:
-            code = "approval-invalid" if _OF_APPROVALS.fullmatch(error.rule) else "request-invalid"
+            of_approvals = 0 < len(bare) < len(tokens or ()) and self._holds(bare, task)
+            code = "approval-invalid" if of_approvals else "request-invalid"
             self.wrong(code, str(error), activity)
             return
         claims = authorized.request.claims
@@ -188,6 +189,23 @@ class Proofs:
             proof.beyond = not allows(chain, activity.activity_type)
             self._check_narrowed(proof)
             self._check_agreement(proof, authorized)
+
+    def _read(self, tokens: Sequence[str], task: Task) -> Authorized:
+        """Verify a request.
+
+        Raises:
+            StatementError: It does not authorize the task.
+        """
+        aud = self._chain.grant.claims.aud
+        return read_request(tokens, task, self._start.trust, aud=aud, max_depth=64, schedule_bound=SCHEDULE_BOUND)
+
+    def _holds(self, tokens: Sequence[str], task: Task) -> bool:
+        """Whether a request is right but for the approvals that were taken out."""
+        try:
+            self._read(tokens, task)
+        except StatementError:
+            return False
+        return True
 
     def _check_narrowed(self, proof: Proof) -> None:
         """Q7."""
@@ -322,7 +340,9 @@ class Proofs:
         claims = receipt.claims
         # Only what nothing but an ended grant refuses is renewed, and that is before Cedar is asked.
         due = ("rejected" if "renewal" in activity.details else "denied") if asks else _SAYS.get(kind or "")
-        if claims.outcome != due:  # [Q5]
+        if not asks and not activity.details.keys().isdisjoint(_ASKING):  # [Q8]
+            self.wrong("denial-unsigned", f"it failed as {kind}, and asks for something", activity, at_end=True)
+        elif claims.outcome != due:  # [Q5]
             self.wrong(
                 "denial-unsigned", f"it failed as {kind}, its record says {claims.outcome}", activity, at_end=True
             )
@@ -341,7 +361,7 @@ class Proofs:
     def _asks(self, proof: Proof, receipt: Token[Receipt], credential: str) -> None:
         """Q8."""
         activity, core, chain = proof.activity, proof.core, proof.chain
-        challenge, renewal = (activity.details.get(name) for name in ("challenge", "renewal"))
+        challenge, renewal = (activity.details.get(name) for name in _ASKING)
         event_id = _ended_at(proof)
         if core is None or chain is None:
             return  # of what nobody asked for, nothing can be asked

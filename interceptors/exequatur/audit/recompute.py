@@ -7,6 +7,7 @@ D3  Evaluated again, with the archived bundle, the grant's principal, the record
 D5  Where the workflow or the activity had been reset, or another run had handed down what it holds, Cedar allowed that,
     too (A8, A14, A16).
 D6  What the run was restricted from was not allowed (A11 to A13).
+D7  Approvals counted only if those policies ask for no more than their challenge did (O27).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from exequatur.audit.evidence import Decision, DecisionRecord, facts_of
 from exequatur.audit.proofs import Proof
 from exequatur.audit.restrictions import recorded
 from exequatur.gate.attempt import NO_ARGUMENTS, asks_child, outside_of, place_in
+from exequatur.gate.challenge import asks_more
 from exequatur.identity.principal import UNAUTHENTICATED, Principal
 from exequatur.policy.action import WORKFLOW_TYPE
 from exequatur.policy.arguments import Conversion
@@ -26,6 +28,7 @@ from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.engine import Verdict, decide
 from exequatur.policy.restriction import held_to
 from exequatur.policy.told import ACTIVITY_RESET_ACTION, CHILD_ACTION, OWN_ACTIONS, RESET_ACTION
+from exequatur.statements.models import Challenge
 from exequatur.statements.requests import Held
 from exequatur.statements.verification import Chain
 
@@ -51,6 +54,7 @@ def recompute(
     workflow_id: str,
     *,
     activity_reset: bool = False,
+    answers: Challenge | None = None,
 ) -> Remade:
     """D3, D5 and D6: make a decision again.
 
@@ -61,6 +65,7 @@ def recompute(
         bundle: The archived one that the record names.
         workflow_id: The resource, unless the record names another.
         activity_reset: The activity had been reset before this attempt.
+        answers: The challenge that its approvals are for.
     """
     claims = decision.claims
     try:
@@ -94,7 +99,15 @@ def recompute(
     named = asked.workflow if claims.resource is None else claims.resource.model_dump()
     if (other := _other_resource(bundle, claims.activity_type, named["type"])) is not None:
         return Remade(other)
-    verdict = asked.ask(claims.activity_type, named, Conversion(arguments, {}), facts)
+    given = Conversion(arguments, {})
+    verdict = asked.ask(claims.activity_type, named, given, facts)
+    if verdict.allowed and answers is not None and "approvals" in facts:
+        alone = {name: value for name, value in facts.items() if name != "approvals"}
+        verdicts = [asked.ask(claims.activity_type, named, given, alone)]
+        others = (each for each in (RESET_ACTION, CHILD_ACTION) if questions[each][0])
+        verdicts += [asked.ask(question, asked.workflow, NO_ARGUMENTS, alone) for question in others]
+        if asks_more(bundle, verdicts, answers):  # [D7]
+            return Remade("the archived policies ask for more than the people who agreed were asked for", verdict)
     return Remade(_difference(claims, verdict, None), verdict)
 
 

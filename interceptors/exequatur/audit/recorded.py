@@ -25,7 +25,7 @@ from pydantic_core import from_json, to_json
 from temporalio.api.common.v1 import Payload
 
 from exequatur.audit.activities import Activity, activities_of, seconds
-from exequatur.audit.evidence import DecisionRecord
+from exequatur.audit.evidence import DecisionRecord, OwnRecord
 from exequatur.audit.history import RunHistory
 from exequatur.audit.records import BUNDLES, Evidence
 from exequatur.audit.restrictions import denied_by
@@ -38,6 +38,7 @@ from exequatur.identity.principal import UNAUTHENTICATED, Principal
 from exequatur.lineage.record import Record
 from exequatur.policy.action import WORKFLOW_TYPE
 from exequatur.policy.bundle import PolicyBundle
+from exequatur.policy.restriction import HELD_TO, PREFIX, UNUSABLE
 from exequatur.policy.source import BundleSource
 from exequatur.policy.told import ACTIVITY_RESET_ACTION, OWN_ACTIONS, START_ACTION
 from exequatur.statements.jws import parse
@@ -46,6 +47,9 @@ from exequatur.statements.packing import unpack
 
 _PARSED = 32
 """Archived bundles that are kept parsed."""
+
+_OWN = ("authority", "nexus")
+"""Kinds of the records of what was decided about the gate's own actions."""
 
 Skipped = Counter[str]
 """Reason to how many."""
@@ -85,9 +89,9 @@ def decisions_in(
             return None
 
     # A gate archives a bundle before the first decision by it, so that it has been met.
-    for record in evidence.records("decision", *BUNDLES):
-        if record.kind == "decision":
-            found = _of_record(record, bundle_of, wanted)
+    for record in evidence.records("decision", *_OWN, *BUNDLES):
+        if record.kind not in BUNDLES:
+            found = _of_own(record, wanted) if record.kind in _OWN else _of_record(record, bundle_of, wanted)
             if isinstance(found, Recorded):
                 yield found
             elif found is not None:
@@ -246,6 +250,38 @@ def _of_record(
         claims.activity_type,
         _resource_of(claims),
         given,
+        facts,
+        True,
+        claims.decision,
+    )
+
+
+def _of_own(record: Record, wanted: Wanted) -> Recorded | str | None:
+    """A decision about one of the gate's own actions, as :func:`_of_record` gives one about an activity."""
+    try:
+        claims = OwnRecord.model_validate_json(record.body)
+        if not wanted(claims.question or claims.action, record.at):
+            return None
+        if claims.decision == "none" or claims.principal is None or claims.vouched is None:
+            return "rejected before the policies were asked"
+        reason = claims.reason or ""
+        held = [*(name.startswith(PREFIX) for name in claims.policies), HELD_TO in reason, UNUSABLE in reason]
+        if claims.fault is not None or any(held):
+            return "denied because the run was restricted, not by the policies"
+        if claims.question is not None:  # [Q1]
+            return "an operation whose record does not hold all that was asked about it"
+        facts = from_json(claims.facts)
+        entity = _entity(claims.principal, to_json(claims.vouched.attributes), claims.vouched.parents)
+    except (ValidationError, ValueError):
+        return "the record cannot be read"
+    if not isinstance(facts, dict) or claims.action not in OWN_ACTIONS:
+        return "the record cannot be read"
+    return Recorded(
+        Where(claims.workflow_id or "", claims.run_id or "", "", record.at, "journal"),
+        entity,
+        claims.action,
+        {"type": WORKFLOW_TYPE, "id": claims.workflow_id or ""},
+        PlainArguments(()),
         facts,
         True,
         claims.decision,

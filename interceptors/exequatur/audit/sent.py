@@ -9,6 +9,7 @@ U2  A Nexus operation carries the run's chain and a call that verifies for exact
     the run that was going on. Where the statements do not fit or the run was not entitled to the call, the handler
     refuses it.
 U3  A start with a signal carries both, a delegation for the run that is started and a message for the signal.
+U4  Each of these statements was sent once.
 
 Runs with a grant of version 1 are left out: workers that know no other sent nothing along.
 """
@@ -75,6 +76,8 @@ class _Sending:
     def __init__(self, history: RunHistory, start: Start, chain: Chain, standing: Standing) -> None:
         self._history, self._start, self._chain, self._standing = history, start, chain, standing
         self._found = Sent()
+        self._statements: set[str] = set()
+        """Digests of those that were sent."""
 
     def all(self) -> Sent:
         if self._chain.grant.claims.ver >= 2:
@@ -152,8 +155,14 @@ class _Sending:
         self._by_this_run(claims, event)
         if claims.target_run_id not in (None, run_id):
             raise StatementError("U1", "Its message is for another run than the one that it was sent to")
+        self._once(token.digest)
         self._found.messages.append((token, event.event_id))
         return refused
+
+    def _once(self, statement: str) -> None:
+        if statement in self._statements:
+            raise StatementError("U4", "Its statement was sent before")
+        self._statements.add(statement)
 
     def _by_this_run(self, claims: Message | NexusCall, event: HistoryEvent) -> None:
         if not self._standing.may(claims.grant, event.event_id):
@@ -184,7 +193,10 @@ class _Sending:
                 if not isinstance(call, NexusCall):
                     raise StatementError("U2", "It was called with a permit, which no run has")
                 self._by_this_run(call, event)
-                self._found.calls[digest(tokens[-1])] = called
+                if call.first_run_id != self._history.started.first_execution_run_id:
+                    raise StatementError("U2", "It was made by another execution of the workflow")
+                self._once(call_digest := digest(tokens[-1]))
+                self._found.calls[call_digest] = called
                 check_times(called, seconds(event), LEEWAY, starts=True)
             except StatementError as error:
                 if error.rule not in _REFUSED or isinstance(error, UnknownKeyError):

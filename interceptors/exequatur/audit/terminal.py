@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from exequatur.audit.report import Finding, Report, RunReport, Severity, Verdict
-from exequatur.audit.wording import VERDICTS, all_findings, count, grouped, headline, shown, tally, who
+from exequatur.audit.wording import VERDICTS, all_findings, count, grouped, headline, shown, stood, tally, traffic, who
 
 MOST = 20
 """Findings of one code that are printed for a run; the JSON and HTML reports have all."""
@@ -61,6 +61,8 @@ def _print_run(run: RunReport, console: Console, *, brief: bool) -> None:
         shown(run.outcome, _NAME),
         count(len(run.activities), "activity", "activities"),
         count(run.events, "event"),
+        *stood(run),
+        *traffic(run),
     ]
     if run.replay != "not run":
         facts.append(f"replay {run.replay}")

@@ -55,8 +55,8 @@ def unproven(
         yield finding("run-open", "The history does not show an end; if the run went on, that was not audited")
     yield finding(  # [N4]
         "events-unproven",
-        "No checkpoint covers this run: what no statement is about (signals, timers, children's results, the "
-        "workflow's own, the order of the last ends) is as the server says",
+        "No checkpoint covers this run: what no statement is about (timers, children's results, the workflow's "
+        "own, the order of the last ends) is as the server says",
     )
 
 

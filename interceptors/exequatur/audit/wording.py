@@ -13,7 +13,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from exequatur.audit.codes import CODES
-from exequatur.audit.report import Decided, Finding, Report, RunReport, Severity, Verdict
+from exequatur.audit.report import (
+    ActivityReport,
+    AskedReport,
+    Decided,
+    Finding,
+    MessageReport,
+    Report,
+    RunReport,
+    Severity,
+    Verdict,
+)
 
 LONGEST = 2000
 """Characters of one string that are shown. No name or reason that a person reads is longer; JSON has all of it."""
@@ -28,6 +38,11 @@ SEVERITIES = {
     Severity.UNCHECKED: ("gap that could not be checked", "gaps that could not be checked"),
     Severity.UNPROVEN: ("unproven point", "unproven points"),
     Severity.NOTICE: ("notice", "notices"),
+}
+MESSAGE_PROOFS = {
+    "signed": "signed by the run",
+    "history": "its own permit only; nothing signed says what the run did with it",
+    "journal": "worker's journal only",
 }
 PROOFS = {
     "receipt": "signed receipt",
@@ -86,7 +101,64 @@ def decision(decided: Decided) -> str:
     return refused if decided.enforced else f"{refused}, but only observed"
 
 
-def recomputed(decided: Decided) -> str:
+def handled(message: MessageReport) -> str:
+    """What became of a message."""
+    return "accepted" if message.accepted else f"refused: {message.reason or 'without a reason'}"
+
+
+def answered(asked: AskedReport) -> str:
+    """What was answered to a question about one of the gate's own actions."""
+    if asked.decision == "allow":
+        return "allowed"
+    refused = "refused by policy" if asked.decision == "deny" else "refused before policy was asked"
+    return refused if asked.enforced else f"{refused}, but only observed"
+
+
+def traffic(run: RunReport) -> list[str]:
+    """What reached a run and what it sent, each in a few words; nothing where there is nothing."""
+    refused = sum(not each.accepted for each in run.messages)
+    dropped = sum(each.refused is not None for each in run.sent)
+    counts = [
+        (len(run.messages), "message", refused),
+        (len(run.sent), "message sent elsewhere", dropped),
+    ]
+    return [
+        count(number, name, name.replace("message", "messages")) + (f" ({bad:,} refused)" if bad else "")
+        for number, name, bad in counts
+        if number
+    ]
+
+
+def stood_on(activity: ActivityReport) -> list[str]:
+    """What an activity stood on besides the grant and the policies, a few words each."""
+    held = activity.restricted
+    told = []
+    if activity.approved_by:
+        told.append(f"approved by {', '.join(activity.approved_by)}")
+    if activity.completed_by is not None:
+        told.append(f"completed from outside by {activity.completed_by}")
+    if held is not None and held.activities is not None:
+        told.append(f"restricted to {', '.join(held.activities) or 'no activity'}")
+    if held is not None and held.until is not None:
+        told.append(f"restricted to the time before {moment(held.until)} UTC")
+    if held is not None and held.forbid:
+        told.append(f"restricted by {count(len(held.forbid), 'text')} of policies")
+    return told
+
+
+def stood(run: RunReport) -> list[str]:
+    """What the activities of a run stood on, counted; nothing where it was nothing but the grant and the policies."""
+    counts = (
+        (sum(bool(each.approved_by) for each in run.activities), "approved"),
+        (sum(each.outcome == "challenged" for each in run.activities), "waited for people"),
+        (sum(each.outcome == "renewed" for each in run.activities), "met an ended grant that was renewed"),
+        (sum(each.restricted is not None for each in run.activities), "restricted"),
+        (sum(each.completed_by is not None for each in run.activities), "completed from outside"),
+    )
+    return [f"{number:,} {what}" for number, what in counts if number]
+
+
+def recomputed(decided: Decided | AskedReport) -> str:
     """What came out when the decision was made again."""
     return {
         True: "recomputed: same answer",

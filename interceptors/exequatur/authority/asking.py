@@ -91,6 +91,10 @@ class Asking:
             raise AuthorizationUnavailable(f"It cannot be decided: {ended}")
         moment = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         told = {**facts, "now": {"__extn": {"fn": "datetime", "arg": moment}}}
+        try:
+            facts_told = compact_json(told).decode()
+        except ValueError as err:  # not Unicode
+            raise AuthorizationDenied(f"It cannot be written down what is asked ({what!a}): {err}") from err
         revoked = revocations.find({"principal": str(principal), "workflow": workflow_id, **(subject or {})})
         verdict: Verdict | None = None
         if revoked:  # [Q2]
@@ -114,7 +118,7 @@ class Asking:
             "workflow_id": workflow_id or None,
             "principal": str(principal),
             "vouched": {"attributes": dict(principal.attributes), "parents": [str(each) for each in principal.parents]},
-            "facts": compact_json(told).decode(),
+            "facts": facts_told,
             "decision": "none" if verdict is None else "allow" if verdict.allowed else "deny",
             "reason": why,
             "policies": policies,

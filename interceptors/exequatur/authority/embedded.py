@@ -46,6 +46,8 @@ from exequatur.statements.standalone import standalone_id
 from exequatur.statements.verification import audience
 
 _WORKER = f"{re.sub('[^A-Za-z0-9._-]', '-', socket.gethostname())[:64] or 'host'}-{os.getpid()}"
+_ANSWERED_WITHIN = 3600.0
+"""Seconds that queries, updates and Nexus operations are good for at most."""
 _PERMIT_ACTIONS = {
     "signal": SIGNAL_ACTION,
     "query": QUERY_ACTION,
@@ -134,7 +136,7 @@ class EmbeddedAuthority:
                 renew_until=float(int(lasts)) if order.schedule is None and lasts > ends else None,
             )
             return sign(grant, self._state.grant_key).text  # I3
-        except ValueError as err:
+        except (ValueError, OverflowError) as err:
             raise AuthorizationDenied(f"No grant can be written for {principal}: {_first_line(err)}") from err
 
     async def issue_permit(self, order: PermitOrder) -> str:
@@ -175,7 +177,7 @@ class EmbeddedAuthority:
                 sub=str(principal),
                 aud=audience(settings.trust_domain, settings.cluster, order.namespace),
                 iat=round(now, 3),
-                exp=round(now + order.delay + settings.permit_ttl.total_seconds(), 3),
+                exp=round(now + order.delay + self._permit_lasts(order), 3),
                 jti=jti,
                 attributes=dict(principal.attributes),
                 parents=tuple(str(parent) for parent in principal.parents),
@@ -192,8 +194,13 @@ class EmbeddedAuthority:
                 mode="observe" if settings.mode == "observe" else "enforce",
             )
             return sign(permit, self._state.permit_key).text
-        except ValueError as err:
+        except (ValueError, OverflowError) as err:
             raise AuthorizationDenied(f"No permit can be written for {principal}: {_first_line(err)}") from err
+
+    def _permit_lasts(self, order: PermitOrder) -> float:
+        """Seconds. A signal and a task wait for a worker; what is answered at once need not wait long."""
+        lasts = self._settings.permit_ttl.total_seconds()
+        return lasts if order.kind in ("signal", "activity") else min(lasts, _ANSWERED_WITHIN)
 
     async def authorize(self, order: ActionOrder) -> tuple[str, ...]:
         """Give leave for what goes straight to the server.

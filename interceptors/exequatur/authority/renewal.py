@@ -91,9 +91,7 @@ async def renew_grant(order: RenewalOrder, asking: Asking, state: State, setting
                     "nbf": issued,
                     "exp": float(int(min(now + settings.grant_ttl.total_seconds(), root.renew_until))),
                     "start_by": issued,
-                    "authorization_details": (
-                        held.model_copy(update={"child": True}) if chain.delegations else held,
-                    ),
+                    "authorization_details": (held.model_copy(update={"child": True}) if chain.delegations else held,),
                     "bundle": asking.gate.policy.bundle.digest,
                     "policies": tuple(ref.id for ref in verdict.policies),
                     "renews": chain.leaf.digest,

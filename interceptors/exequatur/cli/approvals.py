@@ -148,9 +148,10 @@ def show(
 
 
 def _answering(command: Callable[..., None]) -> Callable[..., None]:
+    command = with_server(command)
     for option in reversed(_ANSWERING):
         command = option(command)
-    return click.argument("id_", metavar="ID")(with_server(command))
+    return click.argument("id_", metavar="ID")(command)
 
 
 @approvals.command(cls=_ByIdCommand)

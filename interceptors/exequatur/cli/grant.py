@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # at run time when a command runs, so that --help is quick
 _DENIED = 1
 MAX_INPUT = 4 * 1024 * 1024
 """Bytes of one input; Temporal takes 2 MB of payloads."""
+MAX_DELAY = 3_200_000_000.0
+"""Seconds; a hundred years."""
 _WHO = (
     click.option("--as", "who", required=True, metavar='TYPE::"ID"', help="On whose behalf, e.g. 'User::\"dana\"'."),
     click.option("--parent", "parents", multiple=True, metavar='TYPE::"ID"', help="A role or group to vouch for."),
@@ -83,7 +85,11 @@ def grant() -> None:
     help="What the start may bring: one run, retries of the workflow, or cron runs.",
 )
 @click.option(
-    "--start-delay", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS", help="How long the start waits."
+    "--start-delay",
+    type=click.FloatRange(min=0, max=MAX_DELAY),
+    default=0.0,
+    metavar="SECONDS",
+    help="How long the start waits.",
 )
 @click.option("--schedule", metavar="ID", help="The grant is for all runs of this schedule.")
 @_issuing
@@ -113,6 +119,8 @@ def issue_grant(
     from exequatur.gate.issuing import GrantOrder
     from exequatur.gate.wire import START_HEADER
 
+    if start_delay != start_delay:
+        raise click.UsageError("--start-delay is a number of seconds")
     if schedule is not None and (reuse != "once" or start_delay):
         raise click.UsageError("--schedule goes without --reuse and --start-delay")
     digest = _digest(inputs)
@@ -202,6 +210,11 @@ def _print(
     from exequatur.plugin import AuthorizationPlugin
 
     principal = _principal(who, parents, attributes)
+    for name, value in click.get_current_context().params.items():
+        try:
+            value.encode() if isinstance(value, str) else None
+        except UnicodeEncodeError:
+            raise ConfigurationError(f"--{name.replace('_', '-')}: not Unicode") from None
     if not (state_dir / "trust.jwks").is_file():
         # One that is made now would be believed by nobody.
         raise ConfigurationError(

@@ -17,7 +17,8 @@ F7  Rules B of :mod:`exequatur.gate.running` hold while the body runs.
 F8  Every outcome gets a signed receipt; on a completed result it travels with it.
 F9  Where more than the grant is needed and can be had, a refusal says what (rules O and Z of
     :mod:`exequatur.gate.challenge`), but only to the execution that the grant serves.
-F10  One challenge is answered by one request, so that people agree to one execution and not to all like it.
+F10  One challenge is answered by one request of one run, so that people agree to one execution and not to all like it,
+     nor to those that a reset makes of it.
 
 In ``observe`` all of it is done and recorded with ``enforced: false``, and nothing is blocked.
 """
@@ -55,6 +56,7 @@ from exequatur.gate.challenge import Offer, offer
 from exequatur.gate.codec import decoded_here
 from exequatur.gate.gate import Gate
 from exequatur.gate.heartbeat import sign_details
+from exequatur.gate.pins import serves
 from exequatur.gate.running import CHANGED, Running
 from exequatur.gate.wire import RECEIPT, payloads_digest, without_ours
 from exequatur.lineage.record import Entry
@@ -210,7 +212,11 @@ class ActivityInbound(ActivityInboundInterceptor):
                 what = "permit" if attempt.permit else "grant"
                 judgement = _rejected(judgement, f"The {what} was already used by another execution")
             elif not await self._answers_once(attempt):  # [F10]
-                judgement = _rejected(judgement, "The approvals were already used for another request")
+                judgement = _rejected(
+                    judgement,
+                    "The approvals were already used for another request, or before the workflow was reset; reset it "
+                    "to before it asked for them",
+                )
             else:
                 try:
                     entry = await journal.append_decision(
@@ -233,25 +239,18 @@ class ActivityInbound(ActivityInboundInterceptor):
         journal = self._gate.require_journal()
         if attempt.permit is not None:  # [Y8]
             return await journal.pin(attempt.permit.digest, attempt.run_id)
-        if attempt.authorized is None or attempt.authorized.chain.authorization.reuse == "schedule":
+        if attempt.authorized is None:
             return True
-        chain = attempt.authorized.chain
-        # Another execution of a run that started this one would else act through its children.
-        for before, handed in chain.handovers:
-            first = handed.claims.parent_first_run_id
-            if first is None or before.claims.authorization.reuse == "schedule":
-                continue
-            if not await journal.pin(before.digest, first):
-                return False
-        return await journal.pin(chain.leaf.digest, attempt.authorized.request.claims.first_run_id)
+        return await serves(journal, attempt.authorized.chain, attempt.authorized.request.claims.first_run_id)
 
     async def _answers_once(self, attempt: Attempt) -> bool:
-        """Whether the challenge that came along is answered by this request and no other."""
+        """Whether the challenge that came along is answered by this request of this run and no other."""
         authorized = attempt.authorized
         if authorized is None or authorized.agreement is None:
             return True
-        challenged = authorized.agreement.challenge.claims.request
-        return await self._gate.require_journal().pin(f"challenge {challenged}", authorized.request.claims.jti)
+        # A reset run makes the same request again, and asks people anew if it was reset to before it had asked them.
+        challenge, answer = authorized.agreement.challenge.digest, f"{authorized.request.claims.jti} {attempt.run_id}"
+        return await self._gate.require_journal().pin(f"challenge {challenge}", answer)
 
     async def _denied(self, attempt: Attempt, judgement: Judgement, entry: Entry) -> AuthorizationFailure:
         failure, reason = judgement.failure or GrantRejected, judgement.reason or ""

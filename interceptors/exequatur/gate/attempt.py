@@ -41,7 +41,7 @@ from temporalio.api.common.v1 import Payload
 
 from exequatur.errors import StatementError
 from exequatur.failures import AuthorizationDenied, AuthorizationFailure, AuthorizationUnavailable, GrantRejected
-from exequatur.gate.challenge import Agreed, agreed, answerable, asked_for, renewable
+from exequatur.gate.challenge import Agreed, agreed, answerable, asked_for, asks_more, renewable
 from exequatur.gate.gate import Gate
 from exequatur.gate.heartbeat import verify_details
 from exequatur.gate.wire import payloads_digest, read_activity_header
@@ -237,6 +237,8 @@ class Attempt:
             return replace(base, failure=GrantRejected, reason=err.reason)
         until = min(until, policy.expires, already.until)  # [U5] [O15]
         entity = principal.entity()
+        if already.approvers and self._asks_more(policy.bundle, entity, facts):  # [O27]
+            already, facts = Agreed(), self._facts(now, Agreed())
         verdict = self.verdict(policy.bundle, entity, facts)
         if verdict.ttl is not None:
             until = min(until, now + verdict.ttl.total_seconds())
@@ -406,6 +408,18 @@ class Attempt:
             if not again.allowed:
                 return replace(again, question=ACTIVITY_RESET_ACTION)
         return self._ask(bundle, entity, self.info.activity_type, facts)  # A9
+
+    def _asks_more(self, bundle: PolicyBundle, entity: dict[str, Any], facts: dict[str, Any]) -> bool:
+        """Whether the policies in force ask for more people than those whose approvals came along were told (O27)."""
+        if self.authorized is None or self.authorized.agreement is None:
+            return False
+        alone = {name: value for name, value in facts.items() if name != "approvals"}
+        verdicts = [self._ask(bundle, entity, self.info.activity_type, alone)]
+        if self.authorized.after_reset:
+            verdicts.append(self._ask(bundle, entity, RESET_ACTION, alone, own=True))
+        if asks_child(self.authorized.chain):
+            verdicts.append(self._ask(bundle, entity, CHILD_ACTION, alone, own=True))
+        return asks_more(bundle, verdicts, self.authorized.agreement.challenge.claims)
 
     def _other_resource(self) -> dict[str, str] | None:
         """What was acted on, if it was told and is not the workflow."""

@@ -33,7 +33,7 @@ def call_headers(
         payload: The operation's input.
         restriction: What the run asks to be held to.
     """
-    workload, info = run.gate.workload, workflow.info()
+    workload, info = run.gate.workload, run.info
     # A process that was asleep for long would sign with a credential that has ended.
     run.gate.renew_credential()
     now = workflow.time()
@@ -55,6 +55,7 @@ def call_headers(
                 workflow_type=info.workflow_type,
                 original_run_id=info.original_execution_run_id,
                 run_id=info.run_id,
+                first_run_id=info.first_execution_run_id,
                 endpoint=input.endpoint,
                 service=input.service,
                 operation=input.operation_name,

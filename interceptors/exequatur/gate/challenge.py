@@ -10,13 +10,15 @@ O17  It becomes one only in an enforced run that can answer (a grant of version 
 O18  Where everybody who is asked has agreed already, asking them again would not help: it is denied.
 O19  A challenge ends with the shortest ``ttl``, after ``approval_wait``, or with the run's lifetime, whatever is first.
 O20  What cannot be asked (too many people or groups, too long, no key for approvals) is denied, with a sentence.
+O27  Approvals count only where they were given for as many people, and for no longer, as the policies in force ask:
+     what was asked before a policy was tightened, or before another one came into play, is asked again.
 Z6   Only a grant that has ended and may be renewed is renewed, in a run that can answer; whether it is, the authority
      decides. Without an authority it is not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -92,6 +94,29 @@ def agreed(gate: Gate, authorized: Authorized, now: float) -> Agreed:
     ]
     groups, approvers = satisfied(agreement.challenge.claims, standing, now=now)  # [O15]
     return Agreed(groups, approvers, lasts_until(agreement.challenge.claims, standing, now=now))
+
+
+def asks_more(bundle: PolicyBundle, verdicts: Iterable[Verdict], challenge: Challenge) -> bool:
+    """Whether policies ask a group for more than a challenge did (O27).
+
+    Args:
+        bundle: The policies in force.
+        verdicts: What they say where nobody has agreed.
+        challenge: Verified.
+    """
+    asked = {need.group: need for need in challenge.needs}
+    denying = {ref.id for verdict in verdicts if not verdict.allowed for ref in verdict.policies}
+    for info in bundle.policies.values():
+        if info.id not in denying or info.approval is None:
+            continue
+        try:
+            wanted = parse_approval(info.approval)
+        except ValueError:
+            continue  # it names no group that could have agreed
+        need = asked.get(wanted.group)
+        if need is not None and (wanted.quorum > need.quorum or wanted.ttl.total_seconds() < need.ttl):
+            return True
+    return False
 
 
 def answerable(attempt: Attempt) -> bool:

@@ -149,17 +149,12 @@ class Challenges:
         self._listed = bool(entries)
         workflow.upsert_memo({CHALLENGES_MEMO: entries or None})
 
-    def unlist(self) -> None:
-        """Take the memo back: the run that continues this one would inherit it."""
-        if self._listed:
-            workflow.upsert_memo({CHALLENGES_MEMO: None})
-
     def arrived(self, *given: Any) -> None:
         """O22: take what a signal brings."""
         text = given[0] if given and isinstance(given[0], str) else ""
         asked = challenge_of(text)
         if asked is None:
-            _drop("it holds no approval")
+            _drop(self._run, "it holds no approval")
         elif (opened := self._open.get(asked)) is None:
             self._early.append(text)
         else:
@@ -176,7 +171,7 @@ class Challenges:
         except UnknownKeyError:  # [X4]
             raise
         except StatementError as err:
-            _drop(str(err))
+            _drop(self._run, str(err))
             return
         claims = approval.claims
         if claims.verdict == "reject":  # [O23]
@@ -197,19 +192,15 @@ class Answering:
         core: Of its request.
         handle: The SDK's handle.
         asked: What the activity was asked for with.
-        task_queue: Where it was to run, as far as that is recorded.
         fail: Lets the handle have a failure.
     """
 
-    def __init__(
-        self, run: GovernedRun, core: RequestCore, handle: Any, asked: Asked, task_queue: str | None, fail: Any
-    ) -> None:
+    def __init__(self, run: GovernedRun, core: RequestCore, handle: Any, asked: Asked, fail: Any) -> None:
         self._run = run
         self.core = core
         """Of the request that the activity was last asked for with."""
         self._handle = handle
         self._asked = asked
-        self._task_queue = task_queue
         self._fail = fail
         self._challenged = 0
         self._renewed = 0
@@ -276,22 +267,22 @@ class Answering:
         self._soon(self._waited(self._opened))
 
     def _check(self, claims: Challenge) -> None:
-        """O21: is the challenge about what was asked for?"""
+        """O21: is the challenge about what was asked for?
+
+        Arguments and task queue are for the gate to compare (O13): a workflow's code may have changed them by the time
+        that a replay comes here, and Temporal lets it.
+        """
         run, core = self._run, self.core
-        scope = run.scope(core.activity_type, self._task_queue)
         expected = {
             "request": core.hash(),
             "grant": core.grant,
             "workflow_id": core.workflow_id,
             "original_run_id": core.original_run_id,
             "activity_type": core.activity_type,
-            "args": self._asked.args,
-            "namespace": scope.namespace,
+            "namespace": run.chain.namespace if run.chain else None,
             "sub": run.chain.grant.claims.sub if run.chain else None,
             "workflow_type": run.workflow_type,
         }
-        if scope.task_queue is not None:
-            expected["task_queue"] = scope.task_queue
         for name, value in expected.items():
             if getattr(claims, name) != value:  # [O21]
                 raise StatementError("O21", f"The challenge is for another {name.replace('_', ' ')}")
@@ -395,9 +386,9 @@ def challenge_of(text: str) -> str | None:
         return None
 
 
-def _drop(why: str) -> None:
+def _drop(run: GovernedRun, why: str) -> None:
     if not workflow.unsafe.is_replaying():
-        logger.warning("An approval was dropped: %s", why, extra={"workflow_id": workflow.info().workflow_id})
+        logger.warning("An approval was dropped: %s", why, extra={"workflow_id": run.info.workflow_id})
 
 
 def _cancelled(handle: Any) -> ActivityError:

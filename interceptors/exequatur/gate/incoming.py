@@ -17,6 +17,8 @@ M46  Two verdicts cannot be repeated from bytes: that a key is not known (T1), a
      replay goes by that. In a replay, an unknown key that nobody refused fails the workflow task instead.
 M47  A signal came when it first reached the run, also if its handler is registered much later.
 M48  The signal that brings an approval proves itself, and is for the gate's own handler only.
+M49  What was signed more than a minute before the run began was meant for the one before it, which may have used it.
+M50  Of the queries that a run refuses, the first ones are recorded: nothing bounds how many there are.
 
 Runs with a grant of version 1 take every message, as they did before.
 """
@@ -41,15 +43,19 @@ from exequatur.statements.approvals import APPROVAL_SIGNAL
 from exequatur.statements.encoding import compact_json, digest
 from exequatur.statements.messages import Admitted, Arrived, meant_for_another_run, verify_message
 from exequatur.statements.models import MessageKind
+from exequatur.statements.used import BEFORE
 from exequatur.statements.verification import matches
 
 logger = logging.getLogger("exequatur")
 
 RECORD = "message"
 """Kind of the journal's records of the messages that runs were sent."""
-MARKER = "exequatur-refused"
-"""What the patch ids of recorded refusals begin with (M46)."""
+MARKER = "exequatur"
+"""What the patch ids of recorded refusals begin with (M46). They are short, for a search attribute lists them all."""
 _UNREPEATABLE = ("T1", "M23")
+MARKED = 16
+"""Characters of a digest, 96 bits of it."""
+_QUERIES_RECORDED = 256
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,7 @@ class Incoming:
         self._arrivals: dict[int, float] = {}
         self._came: float | None = None
         self._marked: set[str] = set()
+        self._queries_refused = 0
         self._aud = run.chain.grant.claims.aud if run.chain else ""
         self._fault = self._find_fault()
         self._attach()
@@ -156,7 +163,7 @@ class Incoming:
         """Whether the signal is to reach its handler."""
         if input.signal == APPROVAL_SIGNAL:  # [M48]
             self._noted.pop(id(input.args), None)
-            return workflow.get_signal_handler(APPROVAL_SIGNAL) is not None
+            return workflow.get_signal_handler(APPROVAL_SIGNAL) == self._run.challenges.arrived
         verdict = self._judge("signal", input.signal, input.headers, input.args, once=True)
         self._tell(verdict, self._fold(verdict))
         return verdict.problem is None or not self._run.enforced  # [M45]
@@ -168,7 +175,9 @@ class Incoming:
             GrantRejected: M45.
         """
         verdict = self._judge("query", input.query, input.headers, input.args, once=False)
-        self._tell(verdict)
+        self._queries_refused += verdict.problem is not None
+        if verdict.problem is None or self._queries_refused <= _QUERIES_RECORDED:  # [M50]
+            self._tell(verdict)
         self._refuse(verdict)
 
     def check_validation(self, input: HandleUpdateInput) -> None:
@@ -222,8 +231,10 @@ class Incoming:
             now = run.gate.clock() if kind == "query" else noted.came
             arrived = Arrived(kind, self._info.workflow_id, name, noted.digest, now)
             admitted = self._verify(tokens, arrived, once=once)  # [M43]
+            if admitted.token.claims.iat < self._run.info.workflow_start_time.timestamp() - BEFORE:  # [M49]
+                raise StatementError("M49", "It was sent before the run began")
             if once:
-                run.heard.used.take(token, admitted.token.claims.exp, now)  # [M44]
+                run.heard.used.take(token, admitted.token.claims.iat)  # [M44]
         except UnknownKeyError:  # [M46]
             raise
         except StatementError as err:
@@ -258,7 +269,7 @@ class Incoming:
         """What history says of a verdict that cannot be repeated, or what it is to say from now on (M46)."""
         instance = self._instance
         for rule in _UNREPEATABLE:
-            marker = f"{MARKER}-{rule}-{tokens}"
+            marker = f"{MARKER}-{rule}-{tokens[:MARKED]}"
             known = marker in self._marked or marker in instance._patches_notified
             found = problem is not None and problem.rule == rule and not workflow.unsafe.is_replaying()
             if known or found:

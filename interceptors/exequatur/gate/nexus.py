@@ -8,6 +8,7 @@ N48  The decision is in the evidence journal, on disk, before the handler's firs
 N49  A statement starts one operation: it is used with one request id, under which the server tries it again.
 N50  If anything changed while the decision was being written, it is made again.
 N51  The handler acts on behalf of the verified principal, and sees the headers without ours.
+N52  A grant serves the first execution that shows it, and no other.
 
 A start is not looked at again while it runs: the server gives it seconds, and what it leaves behind, such as a
 workflow, is governed by itself. Where operations are only observed, all of it is done and recorded with
@@ -41,6 +42,7 @@ from exequatur.gate.attempt import Judgement
 from exequatur.gate.codec import decoded_here
 from exequatur.gate.gate import Gate
 from exequatur.gate.operation import Call
+from exequatur.gate.pins import serves
 from exequatur.gate.wire import payloads_digest, without_nexus
 from exequatur.identity.acting import acting_as
 from exequatur.statements.nexus import Origin, Start
@@ -146,16 +148,17 @@ class NexusInbound(NexusOperationInboundInterceptor):
             await asyncio.sleep(_LOOK_INTERVAL)
 
     async def _record(self, call: Call, judgement: Judgement) -> Judgement:
-        """N48 and N49."""
+        """N48, N49 and N52."""
         journal, request_id = self._gate.require_journal(), call.request_id
         called = call.called if judgement.allowed else None
-        if called and request_id is not None and not await journal.pin(called.statement.digest, request_id):  # [N49]
-            judgement = replace(
-                judgement,
-                decision="none",
-                failure=GrantRejected,
-                reason="What it came with was already used to start another operation",
-            )
+        if called and request_id is not None:
+            used = None
+            if not await journal.pin(called.statement.digest, request_id):  # [N49]
+                used = "What it came with was already used to start another operation"
+            elif called.chain and not await serves(journal, called.chain, called.first_run_id):  # [N52]
+                used = "The grant was already used by another execution"
+            if used is not None:
+                judgement = replace(judgement, decision="none", failure=GrantRejected, reason=used)
         await journal.append(RECORD, call.record(judgement))  # [N48]
         return judgement
 

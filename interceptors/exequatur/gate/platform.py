@@ -7,6 +7,7 @@ to start instead of letting something run ungated.
 from __future__ import annotations
 
 import temporalio.activity
+import temporalio.client
 import temporalio.nexus._link_conversion as link_conversion
 import temporalio.nexus.system._support as system_nexus
 import temporalio.service
@@ -40,6 +41,7 @@ _NEEDED = (
     (link_conversion, ("nexus_link_to_temporal_link",)),
     (system_nexus, ("signal_function_to_proto", "workflow_function_name")),
     (temporalio.service.ServiceClient, ("_rpc_call",)),
+    (temporalio.client.ActivityHandle, ("_poll_until_outcome",)),
     (DataConverter, ("_transform_inbound_payload", "_transform_outbound_payload")),
     (temporalio.activity._Context, ("current", "payload_converter")),
     (temporalio.activity._Definition, ("from_callable", "must_from_callable")),

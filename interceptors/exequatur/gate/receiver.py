@@ -72,7 +72,7 @@ class Receiver:
         self._fail = self._handle._resolve_failure
         self._handle._resolve_success = self.succeeded
         self._handle._resolve_failure = self.failed
-        self._answering = Answering(self._run, self._first, self._handle, self._asked, self._task_queue, self._fail)
+        self._answering = Answering(self._run, self._first, self._handle, self._asked, self._fail)
 
     @property
     def _core(self) -> RequestCore:

@@ -77,7 +77,7 @@ class GovernedRun:
 
     def __init__(self, gate: Gate, info: workflow.Info, tokens: Sequence[str] | None, unreadable: str | None) -> None:
         self.gate = gate
-        self._info = info
+        self.info = info
         self.unreadable = unreadable
         """W1: why nothing may be scheduled."""
         self._first_input = decoded_here()[:1]
@@ -148,9 +148,9 @@ class GovernedRun:
             held = {text: self._credentials.add(text).claims for text in credentials}
             chain = verify_chain(tokens[0], delegations, self._credentials, self.gate.trust, aud=None)
             leaf = chain.authorization
-            if not leaf.is_for(self._info.workflow_id):
+            if not leaf.is_for(self.info.workflow_id):
                 raise StatementError("W2", f"The grant is for workflow {leaf.workflow_id}")
-            if self._info.workflow_type not in (leaf.workflow_type, *leaf.continues_as):
+            if self.info.workflow_type not in (leaf.workflow_type, *leaf.continues_as):
                 raise StatementError("W2", f"The grant is for workflow type {leaf.workflow_type}")
             self.chain = self.began = chain
             # Those who continued the runs before signed only seals. Kept, they would fill the header in time.
@@ -197,7 +197,7 @@ class GovernedRun:
         """What the run that this one continues sealed, if that verifies."""
         if self.began is not None and self._seal:
             try:
-                seal = verify_seal(self._seal, self._credentials, self.began, workflow_type=self._info.workflow_type)
+                seal = verify_seal(self._seal, self._credentials, self.began, workflow_type=self.info.workflow_type)
             except UnknownKeyError:  # W3
                 raise
             except StatementError:  # W5: the gate refuses its requests
@@ -248,7 +248,7 @@ class GovernedRun:
 
     @property
     def workflow_type(self) -> str:
-        return self._info.workflow_type
+        return self.info.workflow_type
 
     def renew(self, text: str) -> None:
         """Stand on a renewed grant from now on.
@@ -266,8 +266,8 @@ class GovernedRun:
     def next_core(self, activity_type: str) -> RequestCore:
         return RequestCore(
             grant=self.leaf,
-            workflow_id=self._info.workflow_id,
-            original_run_id=self._info.original_execution_run_id,
+            workflow_id=self.info.workflow_id,
+            original_run_id=self.info.original_execution_run_id,
             seq=self.seq + 1,
             activity_type=activity_type,
             prev=self.head,
@@ -297,7 +297,7 @@ class GovernedRun:
             answers: ``jti`` of the challenged request that this one repeats.
             challenge: The credential of the challenge, the challenge, and the approvals.
         """
-        workload, info = self.gate.workload, self._info
+        workload, info = self.gate.workload, self.info
         # A process that was asleep for long would sign with a credential that has ended.
         self.gate.renew_credential()
         request = workload.sign(
@@ -343,7 +343,7 @@ class GovernedRun:
         """W4 to W9 and W12, from what this worker sees now. Never part of what replay repeats."""
         if self.fault or self.began is None:
             return (self.fault or "the grant does not verify")[:400]
-        info, chain, leaf = self._info, self.began, self.began.authorization
+        info, chain, leaf = self.info, self.began, self.began.authorization
         for delegation in chain.delegations:
             if delegation.claims.start_fault is not None:  # [W12]
                 return f"the run that handed it down was not covered: {delegation.claims.start_fault}"[:400]
@@ -388,11 +388,14 @@ class GovernedRun:
 
     def _schedule_fault(self, leaf: WorkflowAuthorization) -> str | None:
         """W8. What the scheduler sets is the server's word only against other schedules: a start by hand can set it."""
-        info, given = self._info, self._info.typed_search_attributes
+        info, given = self.info, self.info.typed_search_attributes
         due = given.get(_SCHEDULED_FOR)
         if given.get(_SCHEDULED_BY) != leaf.schedule or due is None:  # [W8]
             return f"schedule {leaf.schedule} did not start it"
-        due = due.astimezone(UTC)
+        try:
+            due = due.astimezone(UTC)
+        except OverflowError:  # whoever starts a run may set any time
+            return "its scheduled time is beyond the calendar"
         if f"{due:%Y-%m-%dT%H:%M:%SZ}" != leaf.due(info.workflow_id):  # [W8]
             return "its id names another time than the one that the schedule started it for"
         leeway = self.gate.settings.clock_leeway.total_seconds()
@@ -445,8 +448,8 @@ class GovernedRun:
                 exp=expires,
                 jti=digest(f"{self.head} {workflow_id} {workflow.time()}"),
                 parent=chain.leaf.digest,
-                parent_run_id=self._info.original_execution_run_id,
-                parent_first_run_id=self._info.first_execution_run_id,
+                parent_run_id=self.info.original_execution_run_id,
+                parent_first_run_id=self.info.first_execution_run_id,
                 start_fault=self.start_fault,
                 depth=len(chain.delegations) + 1,
                 authorization_details=(
@@ -470,7 +473,7 @@ class GovernedRun:
 
     def seal(self, outcome: SealOutcome, following: NextRun | None = None) -> Token[Seal]:
         """Sign the final head."""
-        workload, info, now = self.gate.workload, self._info, round(workflow.time(), 3)
+        workload, info, now = self.gate.workload, self.info, round(workflow.time(), 3)
         seal = Seal(
             iss=workload.id,
             iat=now,

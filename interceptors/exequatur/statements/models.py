@@ -381,9 +381,9 @@ class Seal(Statement):
     messages: Digest | None = None
     """Head over all messages that the run handled; absent when there was none."""
     used: Heard = ()
-    """The permits that the run used and that have not ended, each as short digest and end; they are not good again."""
+    """The permits that the run used of late, each as short digest and when it was issued; they are not good again."""
     used_until: Time | None = None
-    """Other permits that end no later than this are not good either; set where ``used`` could not hold them all."""
+    """Other permits that were issued no later are not good either; set where ``used`` could not hold them all."""
 
 
 class Permit(Statement):
@@ -464,6 +464,7 @@ class NexusCall(Statement):
     workflow_type: Name
     original_run_id: Name
     run_id: Name
+    first_run_id: Name
     endpoint: Name
     service: Name
     operation: Name

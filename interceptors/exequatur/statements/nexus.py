@@ -119,6 +119,11 @@ class Called:
         return claims.run_id if isinstance(claims, NexusCall) else ""
 
     @property
+    def first_run_id(self) -> str:
+        claims = self.statement.claims
+        return claims.first_run_id if isinstance(claims, NexusCall) else ""
+
+    @property
     def resource_id(self) -> str:
         """The workflow's id, or what stands for it."""
         claims = self.statement.claims

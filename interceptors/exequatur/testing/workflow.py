@@ -172,7 +172,7 @@ class _ChildInItsTime(WorkflowInbound):
         super().init(outbound)
         run, info = self._run, outbound.info()
         if run is not None and info.parent is not None:
-            run._info = dataclasses.replace(info, workflow_start_time=info.start_time)
+            run.info = dataclasses.replace(info, workflow_start_time=info.start_time)
 
 
 class _LookAtTheTime(temporalio.client.Interceptor):

@@ -9,7 +9,9 @@ L2  A result is not reported, nor an activity kept alive, when the run's grant, 
     activity type is revoked, the grant is beyond its lifetime, or the header does not verify.
 L3  The result of a governed activity goes out with a receipt that names who completed it, and heartbeat details with a
     mark.
-L4  What is signed for one run is told to the server of that run.
+L4  What is asked and signed for one run is told to the server of that run.
+L5  A token whose activity is not pending is not sent, for the server may go by something else in it: it is told by ids,
+    and refuses them.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import temporalio.common
@@ -32,6 +35,7 @@ from temporalio.client import (
 )
 from temporalio.common import RawValue
 from temporalio.converter import DataConverter
+from temporalio.service import RPCError, RPCStatusCode
 
 from exequatur.errors import JournalError
 from exequatur.failures import AuthorizationRevoked, AuthorizationUnavailable, GrantRejected
@@ -51,6 +55,7 @@ logger = logging.getLogger("exequatur")
 _KEPT = 256
 """Activities that are heartbeated for, whose request is remembered."""
 _NAMED_POLICIES = 16
+_NAMED_BYTES = 800
 """Of those that decided, how many a receipt names, for it has a cap; the authority's record names all."""
 
 _Reference = AsyncActivityIDReference | bytes
@@ -84,7 +89,7 @@ class Completions(Asking):
         self._check_standing(pending)
         if pending.request is None:
             await self._ask(pending, "completed")
-            await super().complete_async_activity(input)
+            await super().complete_async_activity(replace(input, id_or_token=_pinned(input.id_or_token, pending)))
             return
         payload = self._result(input)
         result = payloads_digest([payload])
@@ -99,35 +104,44 @@ class Completions(Asking):
     async def fail_async_activity(self, input: FailAsyncActivityInput) -> None:
         pending = await self._find(input.id_or_token)
         leave = await self._ask(pending, "failed")
+        reference = _pinned(input.id_or_token, pending)
         if pending.request is None:
-            await super().fail_async_activity(input)
+            await super().fail_async_activity(replace(input, id_or_token=reference))
             return
         with self._signing(pending):
             receipt = self._receipt(pending, leave, "failed")
             details = self._marked(input.last_heartbeat_details, pending, input.data_converter_override)
-        reference = _pinned(input.id_or_token, pending)
         await super().fail_async_activity(replace(input, id_or_token=reference, last_heartbeat_details=details))
         self._keep(receipt)
 
     async def report_cancellation_async_activity(self, input: ReportCancellationAsyncActivityInput) -> None:
         pending = await self._find(input.id_or_token)
         leave = await self._ask(pending, "cancelled")
+        reference = _pinned(input.id_or_token, pending)
         if pending.request is None:
-            await super().report_cancellation_async_activity(input)
+            await super().report_cancellation_async_activity(replace(input, id_or_token=reference))
             return
         with self._signing(pending):
             receipt = self._receipt(pending, leave, "cancelled")
-        reference = _pinned(input.id_or_token, pending)
         await super().report_cancellation_async_activity(replace(input, id_or_token=reference))
         self._keep(receipt)
 
     async def heartbeat_async_activity(self, input: HeartbeatAsyncActivityInput) -> None:
+        try:
+            await self._heartbeat(input)
+        except RPCError as err:
+            # What an allow is remembered for may be gone, and another run be there under the same ids.
+            known = self._beating.pop(input.id_or_token, None) if self._beating else None
+            if known is None or err.status != RPCStatusCode.NOT_FOUND:
+                raise
+            await self._heartbeat(input)
+
+    async def _heartbeat(self, input: HeartbeatAsyncActivityInput) -> None:
         pending = await self._still_allowed(input.id_or_token)
         if pending.request is not None:
             with self._signing(pending):
-                details = self._marked(input.details, pending, input.data_converter_override)
-            input = replace(input, id_or_token=_pinned(input.id_or_token, pending), details=details)
-        await super().heartbeat_async_activity(input)
+                input = replace(input, details=self._marked(input.details, pending, input.data_converter_override))
+        await super().heartbeat_async_activity(replace(input, id_or_token=_pinned(input.id_or_token, pending)))
 
     async def _find(self, reference: _Reference) -> Pending:
         return await find_pending(self._client(), self._gate, named_by(reference))
@@ -254,7 +268,7 @@ class Completions(Asking):
                 attempt=pending.attempt,
                 decision="allow",
                 enforced=True,
-                policies=leave.policies[:_NAMED_POLICIES],
+                policies=_named(leave.policies),
                 bundle=policy.bundle.digest,
                 bundle_sequence=policy.sequence,
                 revocations=RevocationState(version=gate.revocations.version, age=round(gate.revocations.age(), 3)),
@@ -273,8 +287,17 @@ class Completions(Asking):
                 logger.error("A receipt of a completion is not in the evidence: %s", err)
 
 
+def _named(policies: Sequence[str]) -> tuple[str, ...]:
+    """The deciding policies, the first ones if there are many."""
+    sizes = accumulate(len(each.encode()) for each in policies[:_NAMED_POLICIES])
+    return tuple(each for each, size in zip(policies, sizes, strict=False) if size <= _NAMED_BYTES)
+
+
 def _pinned(reference: _Reference, pending: Pending) -> _Reference:
-    """L4: a reference without a run means whichever is there when it arrives."""
+    """L4 and L5: a reference without a run means whichever is there when it arrives."""
+    named = pending.named
     if not isinstance(reference, bytes) and not reference.run_id:  # [L4]
-        return replace(reference, run_id=pending.named.run_id)
+        return replace(reference, run_id=named.run_id or None)
+    if isinstance(reference, bytes) and not pending.activity_type:  # [L5]
+        return AsyncActivityIDReference(named.workflow_id or None, named.run_id, named.activity_id)
     return reference

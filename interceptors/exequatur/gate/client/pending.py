@@ -5,13 +5,16 @@ and the run's history (or the description of an activity that no workflow schedu
 
 A task token is the server's own: a protobuf message, ``temporal.server.api.token.v1.Task``. Workers hold tokens while a
 server is upgraded, so its fields keep their numbers. Only those that name the activity are read here, by the rules of
-protobuf and not by position; the server reads the same ones when it is told the outcome. A token that names nothing
-(another server may encrypt its own) is refused with a sentence, because what cannot be told apart cannot be decided.
+protobuf and not by position. Each token names it twice: by ids, and by what the server goes by when it is told the
+outcome, which is the event that scheduled it, or what the server keeps an activity as that no workflow scheduled. A
+token that names nothing (another server may encrypt its own) is refused with a sentence, because what cannot be told
+apart cannot be decided.
 
 Rules, numbered as the code marks them:
 
 N1  A token names an activity.
 N2  The header's request authorizes this very activity (rules R, or rules Y where no workflow scheduled it).
+N3  What a token names twice is one activity: whoever sends it may have put two tokens together.
 """
 
 from __future__ import annotations
@@ -45,10 +48,18 @@ from exequatur.statements.requests import Authorized, Task, verify_request
 from exequatur.statements.standalone import Lone, verify_standalone
 from exequatur.statements.verification import audience
 
-_FIELDS = {"workflow_id": 2, "run_id": 3, "activity_id": 6}
-_ATTEMPT = 5
-_COMPONENT = 14
-"""Of an activity that no workflow scheduled: what the server keeps it as. Its third field is the run id."""
+_STRING, _BYTES, _INT32, _INT64 = 9, 12, 5, 3
+_TOKEN = {
+    "namespace_id": (1, _STRING),
+    "workflow_id": (2, _STRING),
+    "run_id": (3, _STRING),
+    "event": (4, _INT64),
+    "attempt": (5, _INT32),
+    "activity_id": (6, _STRING),
+    "component": (14, _BYTES),
+}
+_COMPONENT = {"namespace_id": (1, _STRING), "activity_id": (2, _STRING), "run_id": (3, _STRING)}
+"""What the server keeps an activity as that no workflow scheduled."""
 _MAX_TOKEN = 65_536
 
 
@@ -61,12 +72,14 @@ class Named:
         run_id: Of the workflow, or of the activity that stands by itself; may be empty.
         activity_id: Its id.
         attempt: Where a token names it.
+        event: Id of the event that scheduled it, where a token names one.
     """
 
     workflow_id: str
     run_id: str
     activity_id: str
     attempt: int | None = None
+    event: int | None = None
 
 
 @dataclass(frozen=True)
@@ -106,58 +119,54 @@ class Pending:
 
 
 @lru_cache(maxsize=1)
-def _token_type() -> type[Message]:
-    """A protobuf message with the fields of a task token that are read here."""
-    string, integer, message = 9, 5, 11
+def _types() -> dict[str, type[Message]]:
+    """Protobuf messages with the fields of a task token, and of a component in it, that are read here."""
     file = descriptor_pb2.FileDescriptorProto(name="exequatur/token.proto", package="exequatur", syntax="proto3")
-    component = file.message_type.add(name="Component")
-    component.field.add(name="run_id", number=3, type=string, label=1)
-    token = file.message_type.add(name="Token")
-    for name, number in _FIELDS.items():
-        token.field.add(name=name, number=number, type=string, label=1)
-    token.field.add(name="attempt", number=_ATTEMPT, type=integer, label=1)
-    token.field.add(
-        name="component",
-        number=_COMPONENT,
-        type=message,
-        label=1,
-        type_name=".exequatur.Component",
-    )
+    for name, fields in (("Token", _TOKEN), ("Component", _COMPONENT)):
+        message = file.message_type.add(name=name)
+        for field, (number, kind) in fields.items():
+            message.field.add(name=field, number=number, type=kind, label=1)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("exequatur.Token"))
+    found = (pool.FindMessageTypeByName(f"exequatur.{name}") for name in ("Token", "Component"))
+    return {each.name: message_factory.GetMessageClass(each) for each in found}
 
 
 def named_by(id_or_token: AsyncActivityIDReference | bytes) -> Named:
     """What a handle names.
 
     Raises:
-        GrantRejected: N1.
+        GrantRejected: N1, N3.
     """
     if isinstance(id_or_token, AsyncActivityIDReference):
         return Named(id_or_token.workflow_id or "", id_or_token.run_id or "", id_or_token.activity_id)
-    token: Any = _parsed(id_or_token)
-    run_id = token.run_id if token.workflow_id else token.component.run_id
-    if not token.activity_id or not run_id:  # [N1]
+    token = _parsed("Token", id_or_token)
+    kept = _parsed("Component", token.component)
+    run_id = token.run_id if token.workflow_id else kept.run_id
+    if not token.activity_id or not run_id or token.attempt < 0:  # [N1]
         raise GrantRejected(
             "It cannot be told from the task token which activity it is of; use workflow_id, run_id and activity_id"
         )
-    return Named(token.workflow_id, run_id, token.activity_id, token.attempt or None)
+    alone = (token.namespace_id, token.activity_id) == (kept.namespace_id, kept.activity_id)
+    if (token.workflow_id and token.component) or (not token.workflow_id and not alone):  # [N3]
+        raise GrantRejected("The task token names two activities")
+    return Named(token.workflow_id, run_id, token.activity_id, token.attempt or None, token.event or None)
 
 
-def _parsed(token: bytes) -> Message:
-    """The token's fields that are read here; none of them where it is no token."""
-    kind = _token_type()
+def _parsed(kind: str, message: bytes) -> Any:
+    """The fields of a message that are read here; none of them where it is no such message."""
+    found = _types()[kind]
     try:
-        return kind.FromString(token) if len(token) <= _MAX_TOKEN else kind()
+        return found.FromString(message) if len(message) <= _MAX_TOKEN else found()
     except DecodeError:
-        return kind()
+        return found()
 
 
 async def find_pending(client: Client, gate: Gate, named: Named) -> Pending:
     """Ask the server about an activity. Where none such is pending, it will refuse what it is told, too.
 
     Raises:
+        GrantRejected: N3.
         RPCError: The server could not be asked.
     """
     try:
@@ -179,6 +188,8 @@ async def _of_workflow(client: Client, gate: Gate, named: Named) -> Pending | No
     event = None if found is None else await _scheduled(client, info.execution, named.activity_id)
     if found is None or event is None:
         return None
+    if named.event not in (None, event.event_id):  # [N3]
+        raise GrantRejected("The task token names two activities")
     asked = event.activity_task_scheduled_event_attributes
     pending = Pending(
         Named(named.workflow_id, info.execution.run_id, named.activity_id, named.attempt),

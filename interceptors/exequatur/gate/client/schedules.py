@@ -68,7 +68,7 @@ class Schedules(Asking):
             ]
         )
         granted = await self._granted_schedule(input.id, input.schedule, None)
-        token = asked.set("create_schedule")
+        token = asked.set(_told("create_schedule", input.schedule))
         try:
             return await super().create_schedule(replace(input, schedule=granted))
         finally:
@@ -88,7 +88,7 @@ class Schedules(Asking):
             namespace, after = self._client().namespace, _proto(update.schedule)
             await self._ask_all(updated(before, after, SCHEDULE_UPDATE_ACTION, namespace, input.id))  # [Y1]
             granted = await self._granted_schedule(input.id, update.schedule, held)
-            asked.set("update_schedule")
+            asked.set(_told("update_schedule", update.schedule))
             return replace(update, schedule=granted)
 
         token = asked.set("")
@@ -191,6 +191,11 @@ def _proto(schedule: Schedule) -> ScheduleProto:
         starts.workflow_id, starts.workflow_type.name = action.id, action.workflow
         starts.task_queue.name = action.task_queue
     return found
+
+
+def _told(call: str, schedule: Schedule) -> str:
+    """The call, if what was asked of the schedule is all that it says; otherwise its bytes are to be asked (Y1)."""
+    return call if type(schedule.action) is ScheduleActionStartWorkflow else ""
 
 
 def _without_ours(description: ScheduleDescription) -> ScheduleDescription:
