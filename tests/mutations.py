@@ -695,4 +695,12 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
     ("service.L7", "gate/client/service.py", "isinstance(inner, cls) and inner._ask == ask", "False"),
     ("schedules.Y2", "gate/client/schedules.py", "await self._authority.issue_grant(order)", '"none"'),
     ("schedules.Y3", "gate/client/schedules.py", "return header if same and fresh else None", "return header"),
+    (
+        "schedules.Y4",
+        "gate/client/schedules.py",
+        "verify_chain(token, [], Credentials(gate.trust), gate.trust, aud=aud).grant.claims  # Y4",
+        '__import__("exequatur.statements.jws").statements.jws.parse('
+        'token, __import__("exequatur.statements.models").statements.models.Grant).claims',
+    ),
+    ("schedules.Y1", "gate/client/schedules.py", 'if type(schedule.action) is ScheduleActionStartWorkflow else ""', ""),
 )

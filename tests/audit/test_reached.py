@@ -359,6 +359,16 @@ def test_a_start_with_a_signal_that_left_otherwise_than_it_was_signed_is_flagged
         assert "signal-unsigned" in codes(report, VIOLATION)
 
 
+@pytest.mark.rule("sent.U4")
+@pytest.mark.parametrize(
+    ("name", "kind", "code"), [("sender", SENT, "signal-unsigned"), ("caller", CALLED, "call-unsigned")]
+)
+def test_what_is_sent_twice_with_one_statement_is_flagged(bench: Bench, name: str, kind: str, code: str) -> None:
+    events, [place] = bench.runs[name], places(bench, name, kind)
+    report = audited(bench, renumbered([*events[:place], events[place], *events[place:]]), NoEvidence())
+    assert code in codes(report, VIOLATION)
+
+
 @pytest.mark.rule("asked.B1")
 def test_an_authority_that_decided_otherwise_than_the_policies_is_flagged(bench: Bench, records: list[Record]) -> None:
     def permitted(body: dict[str, Any]) -> bool:

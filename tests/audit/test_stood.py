@@ -167,6 +167,8 @@ def lying(
 # What was not touched.
 
 
+@pytest.mark.rule("recompute.D5")
+@pytest.mark.rule("recompute.D6")
 def test_no_untouched_run_is_flagged(bench: Bench) -> None:
     assert set(bench.runs) == set(NAMES)
     for (name, evidence), report in bench.recorded.items():
@@ -558,7 +560,7 @@ def test_a_child_that_policies_let_do_nothing_and_that_was_allowed_is_flagged(
     bench: Bench, logs: list[list[Record]]
 ) -> None:
     for changes in (
-        {"decision": "allow", "policies": ["all"], "question": None},
+        {"decision": "allow", "policies": ["all"], "question": None, "arguments": '{"number": 1}'},
         {"question": None},
         {"question": "workflow.reset"},
         {"policies": ["all"]},

@@ -532,6 +532,22 @@ class Disguised(ScheduleAction):
         return await self.inner._to_proto(client)
 
 
+@pytest.mark.rule("schedules.Y4")
+@pytest.mark.parametrize("why", ["revoked", "of another authority"])
+async def test_an_update_replaces_a_grant_that_nobody_believes_any_more(stage: Any, make: Make, why: str) -> None:
+    s = await stage()
+    made, client = await make(s), s.client
+    before = await made.grant()
+    if why == "revoked":
+        s.plugin.revoke(grant=before.jti, reason="its header was copied")
+    else:
+        client = (await stage()).client
+    await client.get_schedule_handle(made.handle.id).update(lambda given: ScheduleUpdate(given.description.schedule))
+    after = await made.grant()
+    assert after.jti != before.jti
+    assert after.authorization == before.authorization
+
+
 @pytest.mark.rule("schedules.Y1")
 async def test_an_action_of_another_class_is_asked_as_what_it_is_sent_as(stage: Any, make: Make) -> None:
     s = await stage(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,7 +120,7 @@ def issue_grant(
     from exequatur.gate.issuing import GrantOrder
     from exequatur.gate.wire import START_HEADER
 
-    if start_delay != start_delay:
+    if math.isnan(start_delay):
         raise click.UsageError("--start-delay is a number of seconds")
     if schedule is not None and (reuse != "once" or start_delay):
         raise click.UsageError("--schedule goes without --reuse and --start-delay")

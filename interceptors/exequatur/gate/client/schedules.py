@@ -12,6 +12,7 @@ Rules, numbered as the code marks them:
 Y1  A schedule is created or changed only after Cedar allowed it (rules L of :mod:`exequatur.gate.client.operations`).
 Y2  What it starts gets a grant, for which Cedar also allowed the action ``workflow.start``.
 Y3  A grant is kept only while it is for what the schedule starts.
+Y4  A grant that does not verify, or is revoked, is not kept.
 """
 
 from __future__ import annotations
@@ -46,8 +47,7 @@ from exequatur.gate.client.service import asked
 from exequatur.gate.issuing import GrantOrder
 from exequatur.gate.wire import START_HEADER, payloads_digest, read_start_header, start_header
 from exequatur.policy.told import SCHEDULE_CREATE_ACTION, SCHEDULE_UPDATE_ACTION
-from exequatur.statements.jws import parse
-from exequatur.statements.models import Grant
+from exequatur.statements.verification import Credentials, audience, verify_chain
 
 
 class Schedules(Asking):
@@ -140,7 +140,7 @@ class Schedules(Asking):
         return replace(schedule, action=granted)
 
     async def _kept(self, held: Payload, order: GrantOrder) -> Payload | None:
-        """The header that the schedule has, decoded, if its grant still serves (Y3)."""
+        """The header that the schedule has, decoded, if its grant still serves (Y3, Y4)."""
         header = held
         if self._encodes_headers:
             try:
@@ -149,10 +149,14 @@ class Schedules(Asking):
                 return None
         try:
             [token] = read_start_header({START_HEADER: header}) or []
-            claims = parse(token, Grant).claims
+            gate = self._gate
+            aud = audience(gate.settings.trust_domain, gate.settings.cluster, order.namespace)
+            claims = verify_chain(token, [], Credentials(gate.trust), gate.trust, aud=aud).grant.claims  # Y4
         except (StatementError, ValueError):
             return None
         leaf = claims.authorization
+        if gate.revocations.find({"grant": claims.jti, "principal": claims.sub, "workflow": leaf.workflow_id}):  # [Y4]
+            return None
         same = (leaf.workflow_type, leaf.workflow_id, leaf.task_queue, leaf.input, leaf.reuse, leaf.schedule) == (
             order.workflow_type,
             order.workflow_id,
@@ -161,7 +165,7 @@ class Schedules(Asking):
             order.reuse,
             order.schedule,
         )
-        fresh = self._gate.clock() < claims.iat + (claims.exp - claims.iat) / 2
+        fresh = gate.clock() < claims.iat + (claims.exp - claims.iat) / 2
         return header if same and fresh else None  # [Y3]
 
     async def _inputs(self, action: ScheduleActionStartWorkflow) -> list[Payload]:
