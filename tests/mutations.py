@@ -698,9 +698,10 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "schedules.Y4",
         "gate/client/schedules.py",
-        "verify_chain(token, [], Credentials(gate.trust), gate.trust, aud=aud).grant.claims  # Y4",
-        '__import__("exequatur.statements.jws").statements.jws.parse('
-        'token, __import__("exequatur.statements.models").statements.models.Grant).claims',
+        "claims = verify_chain(token, [], Credentials(gate.trust), gate.trust, aud=aud).grant.claims  # Y4\n",
+        "from exequatur.statements.jws import parse\n"
+        "            from exequatur.statements.models import Grant\n"
+        "            claims = parse(token, Grant).claims\n",
     ),
     ("schedules.Y1", "gate/client/schedules.py", 'if type(schedule.action) is ScheduleActionStartWorkflow else ""', ""),
 )

@@ -491,6 +491,20 @@ def test_a_request_under_a_renewed_grant_that_no_failure_brought_is_flagged(benc
     assert "another grant" in sentence(report, "request-invalid")
 
 
+@pytest.mark.rule("standing.J1")
+@pytest.mark.parametrize("change", [{"ver": 1}, {"mode": "observe"}], ids=str)
+def test_nothing_renews_the_grant_of_a_run_that_cannot_answer(bench: Bench, change: dict[str, Any]) -> None:
+    events = bench.runs["renewed"]
+    chain = read_start(of_events(events), bench.trust.anchors).chain
+    assert chain is not None
+    claims = chain.grant.claims.model_copy(update=change)
+    other = type(chain)(Token(**{**vars(chain.grant), "claims": claims}))
+    renewal = detail(events[failing(events, "renewal")], "renewal")
+    with pytest.raises(StatementError, match="cannot answer"):
+        Standing(other, bench.trust.anchors).offered(renewal, other.leaf.digest, 20)
+
+
+@pytest.mark.rule("standing.J1")
 @pytest.mark.rule("standing.J2")
 def test_a_run_does_not_go_back_to_an_earlier_grant(bench: Bench) -> None:
     events = bench.runs["renewed"]

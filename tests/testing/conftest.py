@@ -24,7 +24,8 @@ __all__ = [
 ]
 
 REFUNDS = """
-@id("starts") permit (principal in Role::"operations", action in [Action::"workflow.start", Action::"workflow.child"], resource);
+@id("starts") permit (principal in Role::"operations", action == Action::"workflow.start", resource);
+@id("children") permit (principal in Role::"operations", action == Action::"workflow.child", resource);
 @id("refunds-by-operations") permit (principal in Role::"operations", action == Action::"refund", resource);
 @id("waits") permit (principal, action in [Action::"beats", Action::"beats_in_thread"], resource);
 @id("refunds-limit") @reason("a refund above 500 needs a person")

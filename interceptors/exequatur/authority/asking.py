@@ -167,13 +167,19 @@ class Asking:
             if own is None or not own.ours:
                 own, self._archived = Journal.open(self._folder), None
                 self._own = own
-                weakref.finalize(self, _close, own)
+                # At the end of the process the journals close themselves.
+                weakref.finalize(self, _close, own).atexit = False
             return own
 
 
 def _close(journal: Journal) -> None:
-    with suppress(JournalError):  # logged by its writer; and a forked child has nothing to close
-        journal.close()
+    """Close it in a thread of its own: garbage is collected in any, and the journal's writer would wait for itself."""
+
+    def close() -> None:
+        with suppress(JournalError):  # logged by its writer; and a forked child has nothing to close
+            journal.close()
+
+    threading.Thread(target=close, name="exequatur-journal-close").start()
 
 
 def _why(verdict: Verdict, action: str) -> str:

@@ -18,7 +18,7 @@ W7  A run with a delegation is a child of the workflow that delegated, unless th
 W8  A run with the grant of a schedule was started by that schedule for the time that its id names, and not before.
 W10  A run that continues another is held to what that run's seal hands on.
 W9  A grant that renews another starts no run: it stands only where a run hands it on.
-W12 A run whose start is not covered covers no other: neither a child nor the run that continues it.
+W12  A run whose start is not covered covers no other: neither a child nor the run that continues it.
 """
 
 from __future__ import annotations
