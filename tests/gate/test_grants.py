@@ -152,6 +152,30 @@ async def test_a_grant_names_its_workflow_its_input_its_end_and_how_soon_the_run
     assert (grant.sub, grant.policies) == (str(BOT), ("all",))
 
 
+@pytest.mark.rule("I7")
+async def test_a_delayed_start_lasts_from_its_beginning_and_is_not_delayed_for_ever(stage):
+    s = await stage(grant_ttl=timedelta(hours=2), max_lifetime=timedelta(days=2))
+    async with s.worker(WORKFLOWS, ACTIVITIES):
+        handle = await s.start(One.run, "x", start_delay=timedelta(days=1))
+        [token] = read_start_header(await start_headers(handle))
+        await handle.terminate()
+        with pytest.raises(AuthorizationDenied, match="max_lifetime"):
+            await s.start(One.run, "x", start_delay=timedelta(days=365 * 50))
+    grant = parse(token, Grant).claims
+    assert grant.exp - grant.iat == 26 * 3600
+    assert grant.renew_until is not None
+    assert grant.renew_until - grant.iat == 3 * 24 * 3600
+
+
+async def test_however_many_policies_permit_a_start_and_a_message_their_statements_have_room(stage):
+    many = "".join(f'@id("{i}-{"p" * 900}") permit(principal, action, resource);\n' for i in range(20))
+    s = await stage(many)
+    async with s.worker(WORKFLOWS, ACTIVITIES):
+        handle = await s.start(One.run, "x")
+        await handle.result()
+    assert deeds(handle.id) == ["x"]
+
+
 @pytest.mark.rule("W2")
 @pytest.mark.rule("W4")
 @pytest.mark.parametrize("difference", ["workflow id", "workflow type", "input"])

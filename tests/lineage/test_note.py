@@ -208,6 +208,7 @@ def test_a_note_without_its_parts_is_refused(note: str) -> None:
         LINE.replace(f" {NAME}", ""),
         f"— {NAME}\n",
     ],
+    ids=["hyphen", "no space", "two spaces", "indented", "trailing space", "text before", "no name", "no signature"],
 )
 def test_a_line_that_is_not_a_signature_is_refused(below: str) -> None:
     with pytest.raises(EvidenceError, match=r"signature line 1 .*\[N4\]"):

@@ -35,6 +35,7 @@ from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.engine import Verdict, decide
 from exequatur.policy.restriction import held_to
 from exequatur.policy.told import CHILD_ACTION, OWN_ACTIONS
+from exequatur.statements.models import first_names
 from exequatur.statements.nexus import Called
 
 
@@ -187,7 +188,7 @@ def _otherwise(asked: OwnRecord, stated: Stated) -> str | None:
     if stated.vouched is not None and asked.vouched is not None:
         told.append(("description of its principal", (asked.vouched.attributes, asked.vouched.parents), stated.vouched))
     if stated.policies is not None:
-        told.append(("policy", asked.policies, stated.policies))
+        told.append(("policy", first_names(asked.policies), first_names(stated.policies)))
     try:
         facts = facts_in(asked.facts)
     except ValueError:

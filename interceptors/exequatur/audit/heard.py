@@ -11,7 +11,7 @@ I7  A permit is used once, also over the runs that continue each other (M31 to M
 I8  No message was handled before it came. Those that can wait for a handler, signals, are handled in their order for
     each name; all others in the order of the history.
 I9  An update that was accepted is in the head of the next statement. A signal need not be: it may have no handler.
-I10 The seal hands on the permits that were used.
+I10  The seal hands on the permits that were used.
 
 Where a request left no event, what it listed is not known. Then the records of the run's workers help to find out what
 came in between, and nothing is believed of them that the signed head does not confirm.

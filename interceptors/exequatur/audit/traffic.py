@@ -3,8 +3,8 @@
 Here the parts are put together: :mod:`exequatur.audit.messages` and :mod:`exequatur.audit.heard` (rules I),
 :mod:`exequatur.audit.sent` (rules U), :mod:`exequatur.audit.asked` (rules B). Rules, numbered as the code marks them:
 
-I11 A journal's record of a message says of it what the history and its permit say. A signal that a vouched journal
-    tells of is in the history.
+I11  A journal's record of a message says of it what the history and its permit say. A signal that a vouched journal
+     tells of is in the history.
 
 Runs with a grant of version 1 take every message without a permit, and their history says nothing about them.
 """

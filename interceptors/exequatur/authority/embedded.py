@@ -11,6 +11,7 @@ I3  A grant names its one workflow, its input, its end and how soon the run has 
 I4  A credential names the worker, its places, and ends after ``credential_ttl``.
 I5  A grant is issued only by policies whose release has not ended.
 I6  A permit is issued only after Cedar strictly allowed the principal to do that one thing, and names it.
+I7  A grant lasts from the run's delayed start on, and a start is delayed no longer than a run may last at most.
 """
 
 from __future__ import annotations
@@ -41,7 +42,14 @@ from exequatur.policy.told import (
 from exequatur.settings import Settings
 from exequatur.statements.jws import sign
 from exequatur.statements.keys import thumbprint
-from exequatur.statements.models import Confirmation, Grant, Permit, WorkflowAuthorization, WorkloadCredential
+from exequatur.statements.models import (
+    Confirmation,
+    Grant,
+    Permit,
+    WorkflowAuthorization,
+    WorkloadCredential,
+    first_names,
+)
 from exequatur.statements.standalone import standalone_id
 from exequatur.statements.verification import audience
 
@@ -82,6 +90,11 @@ class EmbeddedAuthority:
             AuthorizationUnavailable: I5, or it cannot be decided or recorded.
         """
         settings, principal = self._settings, order.principal
+        longest = max(settings.grant_ttl, settings.max_lifetime).total_seconds()
+        if not 0 <= order.start_delay <= longest:  # [I7]
+            raise AuthorizationDenied(
+                f"A start cannot be delayed by {order.start_delay:.0f} s; {longest:.0f} s is the most (max_lifetime)"
+            )
         jti = secrets.token_urlsafe(12)
         run = {
             "namespace": order.namespace,
@@ -99,10 +112,10 @@ class EmbeddedAuthority:
         )
         now = self.gate.clock()
         started_by = now + settings.start_within.total_seconds() + order.start_delay
-        ends = max(now + settings.grant_ttl.total_seconds(), started_by + 1)
+        ends = max(now + order.start_delay + settings.grant_ttl.total_seconds(), started_by + 1)
         if order.schedule is not None:
             ends = started_by = now + settings.schedule_grant_ttl.total_seconds()
-        lasts = now + settings.max_lifetime.total_seconds()
+        lasts = now + order.start_delay + settings.max_lifetime.total_seconds()
         try:
             grant = Grant(
                 ver=2,
@@ -129,7 +142,7 @@ class EmbeddedAuthority:
                     ),
                 ),
                 bundle=self.gate.policy.bundle.digest,
-                policies=tuple(ref.id for ref in verdict.policies),
+                policies=first_names(ref.id for ref in verdict.policies),
                 mode="observe" if settings.mode == "observe" else "enforce",
                 recorded_queues=settings.recorded_queues,
                 open_messages=settings.open_messages,
@@ -190,7 +203,7 @@ class EmbeddedAuthority:
                 service=order.service,
                 args=order.args,
                 bundle=self.gate.policy.bundle.digest,
-                policies=tuple(ref.id for ref in verdict.policies),
+                policies=first_names(ref.id for ref in verdict.policies),
                 mode="observe" if settings.mode == "observe" else "enforce",
             )
             return sign(permit, self._state.permit_key).text

@@ -64,7 +64,7 @@ from exequatur.policy.action import ActionMark, mark_of
 from exequatur.policy.arguments import ActivitySignature
 from exequatur.statements.encoding import compact_json, digest
 from exequatur.statements.jws import Token
-from exequatur.statements.models import LogPlace, Outcome, Receipt, RevocationState, short_digest
+from exequatur.statements.models import LogPlace, Outcome, Receipt, RevocationState, first_names, short_digest
 from exequatur.statements.packing import pack
 from exequatur.statements.requests import core_of
 
@@ -72,8 +72,6 @@ logger = logging.getLogger("exequatur")
 
 _LOOK_INTERVAL = 0.05
 """Seconds between two looks whether authorization has become possible."""
-_NAMED_BYTES = 800
-"""How much of the deciding policies' ids a receipt holds, for it has a cap; the decision in the journal names all."""
 _MAX_TRIES = 8
 """How often a decision is made again because something changed meanwhile (F6)."""
 
@@ -362,7 +360,7 @@ class ActivityInbound(ActivityInboundInterceptor):
                 attempt=info.attempt,
                 decision=judgement.decision,
                 enforced=attempt.enforced,
-                policies=_named(judgement),
+                policies=first_names(ref.id for ref in judgement.policies),
                 reason=judgement.reason[:400] if judgement.reason else None,
                 bundle=judgement.bundle,
                 bundle_sequence=judgement.sequence,
@@ -444,18 +442,6 @@ class _Refused(Exception):
 
 def _rejected(judgement: Judgement, reason: str) -> Judgement:
     return replace(judgement, decision="none", failure=GrantRejected, reason=reason)
-
-
-def _named(judgement: Judgement) -> tuple[str, ...]:
-    """The deciding policies, the first ones if there are many."""
-    names: list[str] = []
-    room = _NAMED_BYTES
-    for ref in judgement.policies:
-        room -= len(ref.id.encode()) + len('"",')
-        if room < 0:
-            break
-        names.append(ref.id)
-    return tuple(names)
 
 
 def _outcome_of(error: BaseException) -> Outcome:

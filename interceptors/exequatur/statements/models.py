@@ -8,6 +8,7 @@ exactly its own fields: an unknown one is an error, so that nothing that was sig
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -29,6 +30,8 @@ def _empty(value: tuple[object, ...]) -> bool:
 
 Heard = Annotated[tuple[str, ...], Field(max_length=256, exclude_if=_empty)]
 """Short digests of messages; left out when there is none."""
+_NAMED_BYTES = 800
+"""Of the ids of policies in one statement."""
 MAX_SEQUENCE = 2**53 - 1
 """The largest integer that every reader of JSON takes (RFC 8259, section 6)."""
 
@@ -292,6 +295,21 @@ class Request(Statement, RequestCore):
 def short_digest(token_digest: str) -> str:
     """Enough of a digest to name one of a few tokens that both sides hold."""
     return token_digest[:8]
+
+
+def first_names(policies: Iterable[str]) -> tuple[str, ...]:
+    """The ids of the deciding policies that a statement names: the first ones if there are many, because it has a cap.
+
+    The evidence journal's record of the decision names all.
+    """
+    names: list[str] = []
+    room = _NAMED_BYTES
+    for each in policies:
+        room -= len(each.encode()) + len('"",')
+        if room < 0:
+            break
+        names.append(each)
+    return tuple(names)
 
 
 class RevocationState(Part):

@@ -21,7 +21,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import Any
 
 import temporalio.common
@@ -46,7 +45,7 @@ from exequatur.gate.issuing import ActionOrder
 from exequatur.gate.wire import RECEIPT, payloads_digest, without_ours
 from exequatur.policy.told import ACTIVITY_COMPLETE_ACTION
 from exequatur.statements.jws import Token
-from exequatur.statements.models import Outcome, Receipt, RevocationState
+from exequatur.statements.models import Outcome, Receipt, RevocationState, first_names
 from exequatur.statements.packing import pack
 from exequatur.statements.standalone import standalone_id
 
@@ -54,9 +53,6 @@ logger = logging.getLogger("exequatur")
 
 _KEPT = 256
 """Activities that are heartbeated for, whose request is remembered."""
-_NAMED_POLICIES = 16
-_NAMED_BYTES = 800
-"""Of those that decided, how many a receipt names, for it has a cap; the authority's record names all."""
 
 _Reference = AsyncActivityIDReference | bytes
 
@@ -268,7 +264,7 @@ class Completions(Asking):
                 attempt=pending.attempt,
                 decision="allow",
                 enforced=True,
-                policies=_named(leave.policies),
+                policies=first_names(leave.policies),
                 bundle=policy.bundle.digest,
                 bundle_sequence=policy.sequence,
                 revocations=RevocationState(version=gate.revocations.version, age=round(gate.revocations.age(), 3)),
@@ -285,12 +281,6 @@ class Completions(Asking):
                 self._gate.journal.enqueue("receipt", receipt.text.encode())
             except JournalError as err:
                 logger.error("A receipt of a completion is not in the evidence: %s", err)
-
-
-def _named(policies: Sequence[str]) -> tuple[str, ...]:
-    """The deciding policies, the first ones if there are many."""
-    sizes = accumulate(len(each.encode()) for each in policies[:_NAMED_POLICIES])
-    return tuple(each for each, size in zip(policies, sizes, strict=False) if size <= _NAMED_BYTES)
 
 
 def _pinned(reference: _Reference, pending: Pending) -> _Reference:
