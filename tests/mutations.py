@@ -617,7 +617,7 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
     ("M48", "gate/incoming.py", "== self._run.challenges.arrived", "is not None"),
     ("W12", "gate/run.py", "if delegation.claims.start_fault is not None:", "if False:"),
     ("W12", "gate/run.py", "if seal.start_fault is not None:", "if False:"),
-    ("F5", "gate/activity.py", "if not await journal.pin(before.digest, first):", "if False:"),
+    ("F5", "gate/pins.py", "if not await journal.pin(before.digest, first):", "if False:"),
     ("X7", "gate/workflow.py", "(UnknownKeyError, UndecidedError)", "(UnknownKeyError,)"),
     ("X8", "gate/outgoing.py", "{self._info.workflow_id, self._target}", "{self._info.workflow_id}"),
     ("M47", "gate/incoming.py", "self._came = self._arrivals.pop(id(job), None)  # [M47]", "self._came = None"),

@@ -209,8 +209,14 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
 
     def configure_client(self, config: ClientConfig) -> ClientConfig:
         self._instrument(config)
-        if "service_client" in config:  # a test's client has none
-            config["service_client"] = AskingService.around(config["service_client"], self._ask)
+        service = config.get("service_client")  # a test's client has none
+        if isinstance(service, ServiceClient):
+            config["service_client"] = AskingService.around(service, self._ask)
+        elif service is not None:
+            logger.warning(
+                "%s is no ServiceClient, so calls that go straight to the server are not asked about",
+                type(service).__name__,
+            )
         return config
 
     async def connect_service_client(
