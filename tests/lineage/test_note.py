@@ -234,7 +234,11 @@ def test_unknown_signatures_are_ignored() -> None:
     assert verify(parse(SIGNED + same_name + same_id + post_quantum), [OURS]) == (OURS,)
 
 
-@pytest.mark.parametrize("body", [bytes(64), bytes(63), bytes(65), ATTACKER.sign(TEXT.encode()), KEY.sign(b"other\n")])
+@pytest.mark.parametrize(
+    "body",
+    [bytes(64), bytes(63), bytes(65), ATTACKER.sign(TEXT.encode()), KEY.sign(b"other\n")],
+    ids=["zeros", "too short", "too long", "another key's", "another text's"],
+)
 def test_a_wrong_signature_by_a_known_key_refuses_the_note(body: bytes) -> None:
     for note in (SIGNED + signature_line(OURS, body), f"{TEXT}\n{signature_line(OURS, body)}{LINE}"):
         with pytest.raises(EvidenceError, match=rf"{NAME} under a note is wrong \[N8\]"):

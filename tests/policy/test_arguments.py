@@ -144,7 +144,7 @@ REPRESENTABLE = [
 ]
 
 
-@pytest.mark.parametrize(("value", "expected"), REPRESENTABLE, ids=lambda value: repr(value)[:40])
+@pytest.mark.parametrize(("value", "expected"), REPRESENTABLE, ids=lambda value: type(value).__name__)
 def test_a_representable_value_is_exact_in_cedar(value: Any, expected: Any) -> None:
     conversion = convert(one, value)
     assert conversion.faults == {}

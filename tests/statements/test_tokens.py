@@ -256,7 +256,7 @@ def test_a_token_that_verified_under_one_key_does_not_verify_under_another(scene
 
 
 @pytest.mark.rule("V7")
-@pytest.mark.parametrize("x", ["", "AAAA", "A" * 43, "=" * 43, SigningKey.generate().x + "A"])
+@pytest.mark.parametrize("x", ["", "AAAA", "A" * 43, "=" * 43, SigningKey.generate().x + "A"], ids=len)
 def test_a_key_that_is_none_verifies_nothing(scene: Scene, x: str) -> None:
     with refused("V7"):
         check_signature(parse(scene.grant, Grant), x)
