@@ -26,7 +26,8 @@ demo: $(READY) ## the reference application on a real Temporal server; options i
 	@$(RUN) python -m workflows.demo $(ARGS)
 
 test: $(READY) ## all tests, against a real Temporal server; choose with ARGS="tests/policy -x"
-	@$(RUN) python -m pytest -q $(ARGS)
+	@# Most tests wait for the server; a file's tests stay together, because they share what they set up.
+	@$(RUN) python -m pytest -q -n 3 --dist loadfile $(ARGS)
 
 lint: $(READY) ## style, formatting, types, who may import whom, and the policies
 	@$(RUN) ruff check

@@ -32,7 +32,17 @@ from exequatur.statements.jws import parse
 from exequatur.statements.keys import SigningKey
 from exequatur.statements.models import NexusCall
 from exequatur.workflow import restricted
-from tests.gate.conftest import BOT, PERMIT_ALL, Stage, events, failure_of, headed, sandbox, start_headers, unique
+from tests.gate.conftest import (
+    BOT,
+    PERMIT_ALL,
+    Stage,
+    events,
+    failure_of,
+    headed,
+    sandbox,
+    start_headers,
+    unique,
+)
 from tests.gate.single import eventually
 from tests.simulator import bend
 
@@ -596,6 +606,7 @@ async def test_a_policy_that_changes_while_the_decision_is_being_written_decides
     here, stricter, key = await stage(), await stage(DENY_NOTES), unique()
     gate = here.plugin.gate
     async with desk(here) as endpoint:
+        await eventually(lambda: gate.journal is not None)
         journal = gate.require_journal()
         append = journal.append
 
