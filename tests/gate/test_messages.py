@@ -518,7 +518,8 @@ async def test_headers_of_megabytes_are_refused_in_a_sentence_and_end_nothing(st
     async with s.worker(WORKFLOWS, [note]):
         h = await s.start(Box.run)
         huge = await with_headers(s, h, {f"{MESSAGE_HEADER}{'x' * 1_500_000}": Payload(data=b"x")})
-        said = await asyncio.gather(*(refused(huge.execute_update("swap", "evil")) for _ in range(3)))
+        # One at a time: the SDK sends a refused update back with its headers, and a task's answer ends at 4 MiB.
+        said = [await refused(huge.execute_update("swap", "evil")) for _ in range(3)]
         assert max(map(len, said)) < 1000
         await h.signal(Box.close)
         assert await h.result() == []

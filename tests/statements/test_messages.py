@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from exequatur.errors import UnknownKeyError
 from exequatur.statements.encoding import digest
-from exequatur.statements.jws import Token, parse
-from exequatur.statements.messages import Admitted, Arrived, meant_for_another_run, verify_message, verify_permit
+from exequatur.statements.jws import parse
+from exequatur.statements.messages import Admitted, Arrived, meant_for_another_run, verify_message
 from exequatur.statements.models import Message, Permit
 from exequatur.statements.trust import TrustStore
 from exequatur.statements.used import BEFORE, MAX_CARRIED, MAX_REMEMBERED, Used
@@ -38,21 +38,6 @@ def admit(scene: Scene, *tokens: str, arrived: Arrived = STOP, aud: str = AUD, *
     return verify_message(tokens, scene.trust, aud=aud, arrived=replace(arrived, **changes))
 
 
-def permitted(scene: Scene, **changes: Any) -> Token[Permit]:
-    """What becomes of the permit of a standalone activity."""
-    permit = scene.authority.permit(kind="activity", target="activity-1", name="charge", task_queue="orders")
-    binding: dict[str, Any] = {
-        "aud": AUD,
-        "kind": "activity",
-        "target": "activity-1",
-        "name": "charge",
-        "args": digest("args"),
-        "now": NOW,
-        "task_queue": "orders",
-    }
-    return verify_permit(permit, scene.trust, **binding | changes)
-
-
 def test_an_honest_permit_lets_its_message_pass(scene: Scene) -> None:
     admitted = admit(scene, scene.authority.permit())
     assert (admitted.principal, admitted.sender) == ('User::"dana"', None)
@@ -68,20 +53,6 @@ def test_a_message_of_a_child_passes_with_its_delegation(scene: Scene) -> None:
     delegation = scene.delegation_under(grant, authorization_details=(authorize(workflow_id="sender-1"),))
     tokens = [grant, scene.workflows.credential, delegation, scene.message_under(delegation)]
     assert admit(scene, *tokens).sender == "sender-1"
-
-
-@pytest.mark.rule("M14")
-def test_a_permit_for_an_activity_names_it_and_its_task_queue(scene: Scene) -> None:
-    assert permitted(scene).claims.kind == "activity"
-    for changes, rule in (
-        ({"kind": "nexus"}, "M13"),
-        ({"target": "activity-2"}, "M14"),
-        ({"task_queue": "other"}, "M14"),
-        ({"name": "refund"}, "M15"),
-        ({"now": NOW + 3600}, "M17"),
-    ):
-        with refused(rule):
-            permitted(scene, **changes)
 
 
 @pytest.mark.rule("M11")

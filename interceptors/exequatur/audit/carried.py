@@ -15,7 +15,7 @@ from exequatur.audit.history import RunHistory
 from exequatur.audit.messages import messages_of
 from exequatur.errors import StatementError
 from exequatur.gate.wire import read_message_header, read_nexus_headers
-from exequatur.statements.jws import check_signature, parse, type_of
+from exequatur.statements.jws import parse, type_of
 from exequatur.statements.models import Message, NexusCall, Permit, WorkloadCredential
 from exequatur.statements.trust import TrustStore
 from exequatur.statements.verification import Chain
@@ -53,6 +53,6 @@ def count_permits(texts: Iterable[str], chain: Chain, workflow_id: str, trust: T
         with suppress(StatementError):
             permit = parse(text, Permit)
             claims = permit.claims
-            check_signature(permit, trust.resolve(permit.kid, typ=claims.typ, iss=claims.iss, at=claims.iat).x)
+            trust.verify(permit)
             count += (claims.aud, claims.target) == (chain.grant.claims.aud, workflow_id)
     return count

@@ -41,7 +41,7 @@ from exequatur.policy.told import (
     START_ACTION,
     UPDATE_ACTION,
 )
-from exequatur.statements.jws import check_signature, parse
+from exequatur.statements.jws import parse
 from exequatur.statements.models import Approval, Permit, Seal
 from exequatur.statements.trust import TrustStore
 from exequatur.statements.used import Used
@@ -242,7 +242,7 @@ def _approved(signals: Iterable[Signalled], trust: TrustStore) -> Iterator[tuple
         with suppress(StatementError):
             token = parse(each.text, Approval)
             claims = token.claims
-            check_signature(token, trust.resolve(token.kid, typ=claims.typ, iss=claims.iss, at=claims.iat).x)
+            trust.verify(token)
             yield claims, each.event_id
 
 

@@ -9,7 +9,7 @@ T, C, G and D are those of :mod:`~exequatur.statements.jws`, :mod:`~exequatur.st
 M11  There is one permit and nothing else; or a grant, delegations and credentials, and a message last.
 M12  It is for this trust domain, cluster and namespace.
 M13  It is for this kind of message.
-M14  It is for this workflow; the permit of an activity or Nexus operation, for this one, on this task queue.
+M14  It is for this workflow.
 M15  It is for a message of this name.
 M16  It is for these arguments.
 M17  It has not ended.
@@ -33,14 +33,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from exequatur.errors import StatementError
-from exequatur.statements.jws import Token, check_signature, parse, type_of
+from exequatur.statements.jws import Token, parse, type_of
 from exequatur.statements.models import (
     Delegation,
     Grant,
     Message,
     MessageKind,
     Permit,
-    PermitKind,
     WorkloadCredential,
 )
 from exequatur.statements.trust import TrustStore
@@ -91,61 +90,20 @@ class Admitted:
         return claims.workflow_id if isinstance(claims, Message) else None
 
 
-def verify_permit(
-    text: str,
-    trust: TrustStore,
-    *,
-    aud: str,
-    kind: PermitKind,
-    target: str,
-    name: str,
-    args: str,
-    now: float,
-    task_queue: str | None = None,
-) -> Token[Permit]:
-    """Verify a permit against what it came with. M23 is left to the caller.
-
-    Args:
-        text: Compact token.
-        trust: The anchors.
-        aud: Trust domain, cluster and namespace that it must be for.
-        kind: What is done.
-        target: Workflow id, activity id or Nexus operation id.
-        name: Of the message, activity type, or ``service.operation``.
-        args: Digest of the arguments' payloads.
-        now: When it came, in seconds since 1970.
-        task_queue: Of an activity.
-
-    Raises:
-        UnknownKeyError: The trust store does not know the key: not a verdict.
-        StatementError: V, T, M12 to M18.
-    """
-    token = parse(text, Permit)
-    claims = token.claims
-    _check_binding(claims, aud, kind, target, name, args, now)
-    if task_queue is not None and claims.task_queue != task_queue:
-        raise StatementError("M14", "The permit is for another task queue")
-    anchor = trust.resolve(token.kid, typ=claims.typ, iss=claims.iss, at=claims.iat)
-    check_signature(token, anchor.x)  # [M18]
-    return token
-
-
-def _check_binding(
-    claims: Permit | Message, aud: str, kind: PermitKind, target: str, name: str, args: str, now: float
-) -> None:
+def _check_binding(claims: Permit | Message, aud: str, arrived: Arrived) -> None:
     what = type(claims).__name__.lower()
     if claims.aud != aud:  # [M12]
         raise StatementError("M12", f"The {what} is for {claims.aud}, not for {aud}")
-    if claims.kind != kind:  # [M13]
-        raise StatementError("M13", f"The {what} is for kind {claims.kind}, not for {kind}")
-    if claims.target != target:  # [M14]
-        raise StatementError("M14", f"The {what} is for {claims.target}, not for {target}")
-    if claims.name != name:  # [M15]
+    if claims.kind != arrived.kind:  # [M13]
+        raise StatementError("M13", f"The {what} is for kind {claims.kind}, not for {arrived.kind}")
+    if claims.target != arrived.target:  # [M14]
+        raise StatementError("M14", f"The {what} is for {claims.target}, not for {arrived.target}")
+    if claims.name != arrived.name:  # [M15]
         raise StatementError("M15", f"The {what} is for the name {claims.name}")
-    if claims.args != args:  # [M16]
+    if claims.args != arrived.args:  # [M16]
         raise StatementError("M16", f"The arguments are not those that the {what} is for")
-    if now >= claims.exp:  # [M17]
-        raise StatementError("M17", f"The {what} ended {now - claims.exp:.0f} s before it came; send it again")
+    if arrived.now >= claims.exp:  # [M17]
+        raise StatementError("M17", f"The {what} ended {arrived.now - claims.exp:.0f} s before it came; send it again")
 
 
 def verify_message(tokens: Sequence[str], trust: TrustStore, *, aud: str, arrived: Arrived) -> Admitted:
@@ -163,23 +121,16 @@ def verify_message(tokens: Sequence[str], trust: TrustStore, *, aud: str, arrive
     """
     kinds = [type_of(token) for token in tokens]
     if kinds == [Permit.typ]:
-        permit = verify_permit(
-            tokens[0],
-            trust,
-            aud=aud,
-            kind=arrived.kind,
-            target=arrived.target,
-            name=arrived.name,
-            args=arrived.args,
-            now=arrived.now,
-        )
+        permit = parse(tokens[0], Permit)
+        _check_binding(permit.claims, aud, arrived)
+        trust.verify(permit)  # [M18]
         return Admitted(permit)
     between = {Delegation.typ, WorkloadCredential.typ}
     if kinds[0] != Grant.typ or kinds[-1] != Message.typ or not set(kinds[1:-1]) <= between:  # [M11]
         raise StatementError("M11", "A message must come with one permit, or with its sender's grant and a message")
     token = parse(tokens[-1], Message)
     claims = token.claims
-    _check_binding(claims, aud, arrived.kind, arrived.target, arrived.name, arrived.args, arrived.now)
+    _check_binding(claims, aud, arrived)
     credentials = Credentials(trust)
     for text, kind in zip(tokens, kinds, strict=True):
         if kind == WorkloadCredential.typ:

@@ -44,6 +44,28 @@ def verify_receipt(
         UnknownKeyError: The trust store does not know the key that signed the credential: not a verdict.
         StatementError: P1 to P7, and the rules that they rest on.
     """
+    receipt = open_receipt(packed, credentials, scope)
+    claims = receipt.claims
+    if claims.request != core.hash():
+        raise StatementError("P3", "The receipt is for another request")
+    check_outcome(claims, result)
+    if local_args is not None and (claims.core != core or claims.args != local_args):
+        raise StatementError("P7", "The receipt of a local activity does not repeat what was requested")
+    return receipt
+
+
+def open_receipt(packed: bytes | None, credentials: Credentials, scope: Scope) -> Token[Receipt]:
+    """Read the receipt that came with a result, and check who signed it.
+
+    Args:
+        packed: The result's receipt metadata, or ``None`` when it has none.
+        credentials: Those that are known; one that comes now is added.
+        scope: Where the activity was to run.
+
+    Raises:
+        UnknownKeyError: The trust store does not know the key that signed the credential: not a verdict.
+        StatementError: P1, P2.
+    """
     if packed is None:
         raise StatementError("P1", "The result came without a receipt")
     if len(packed) > MAX_PACKED_BYTES:
@@ -55,15 +77,18 @@ def verify_receipt(
     for text in tokens[:-1]:
         credentials.add(text)
     credentials.verify(receipt, "receipt", scope)  # [P2]
-    claims = receipt.claims
-    if claims.request != core.hash():
-        raise StatementError("P3", "The receipt is for another request")
+    return receipt
+
+
+def check_outcome(claims: Receipt, result: str) -> None:
+    """Check that a receipt says of this result that it may be believed.
+
+    Raises:
+        StatementError: P4 to P6.
+    """
     if claims.decision != "allow" and claims.enforced:
         raise StatementError("P4", "The receipt says that the activity was not allowed")
     if claims.outcome != "completed":
         raise StatementError("P5", f"The receipt says that the activity ended as {claims.outcome}")
     if claims.result != result:
         raise StatementError("P6", "The result is not the one that the receipt is for")
-    if local_args is not None and (claims.core != core or claims.args != local_args):
-        raise StatementError("P7", "The receipt of a local activity does not repeat what was requested")
-    return receipt

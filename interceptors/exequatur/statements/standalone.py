@@ -1,7 +1,7 @@
 """Does this permit authorize this very activity, which no workflow scheduled? The bindings that the gate checks.
 
-Pure: the gate passes in what Temporal says about the task. Rules, numbered as the code marks them (V, T are those of
-:mod:`exequatur.statements.jws` and :mod:`exequatur.statements.trust`):
+Pure: the gate passes in what Temporal says about the task. Rules, numbered as the code marks them (V, T and P are those
+of :mod:`exequatur.statements.jws`, :mod:`exequatur.statements.trust` and :mod:`exequatur.statements.receipts`):
 
 Y1  The header holds one permit and nothing else.
 Y2  It is signed by an anchor for permits.
@@ -14,12 +14,9 @@ Y8  It serves one run of the activity (the gate's journal remembers which).
 
 And may the client that started it believe its result?
 
-Y9   The result comes with a receipt, packed, within its cap, after its credential.
-Y10  The receipt is signed by a worker in the role ``receipt`` for this namespace, task queue and activity type (C1 to
-     C7).
-Y11  It is of this run of this activity, and of the permit that the client got, unless it joined a run that was there.
-Y12  It says that the activity was allowed, or that enforcement was off, and that it completed.
-Y13  The result is the one whose digest was signed.
+Its receipt is verified as that of any activity (P1, P2, P4 to P6), with the credential that came along, and:
+
+Y9  It is of this run of this activity, and of the permit that the client got, unless it joined a run that was there.
 """
 
 from __future__ import annotations
@@ -28,10 +25,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from exequatur.errors import StatementError
-from exequatur.statements.jws import Token, check_signature, parse, type_of
+from exequatur.statements.jws import Token, parse, type_of
 from exequatur.statements.models import Permit, Receipt
-from exequatur.statements.packing import unpack
-from exequatur.statements.receipts import MAX_PACKED_BYTES
+from exequatur.statements.receipts import check_outcome, open_receipt
 from exequatur.statements.trust import TrustStore
 from exequatur.statements.verification import Credentials, Scope
 
@@ -74,8 +70,7 @@ def verify_standalone(
         raise StatementError("Y1", "An activity that no workflow scheduled must come with one permit and nothing else")
     permit = parse(tokens[0], Permit)
     claims = permit.claims
-    anchor = trust.resolve(permit.kid, typ=claims.typ, iss=claims.iss, at=claims.iat)
-    check_signature(permit, anchor.x)  # [Y2]
+    trust.verify(permit)  # [Y2]
     if claims.aud != aud:
         raise StatementError("Y3", f"The permit is for {claims.aud}, not for {aud}")
     if claims.kind != "activity":
@@ -116,29 +111,14 @@ def verify_lone_receipt(
 
     Raises:
         UnknownKeyError: The trust store does not know the key that signed the credential: not a verdict.
-        StatementError: Y9 to Y13, and the rules that they rest on.
+        StatementError: P1, P2, P4 to P6, Y9, and the rules that they rest on.
     """
-    if packed is None:
-        raise StatementError("Y9", "The result came without a receipt")
-    if len(packed) > MAX_PACKED_BYTES:
-        raise StatementError("Y9", "The receipt is too large")
-    tokens = unpack(packed)
-    if len(tokens) != 2:
-        raise StatementError("Y9", "The result must come with one credential and one receipt")
-    receipt = parse(tokens[1], Receipt)
-    credentials = Credentials(trust)
-    credentials.add(tokens[0])
-    credentials.verify(receipt, "receipt", scope)  # [Y10]
+    receipt = open_receipt(packed, Credentials(trust), scope)
     claims = receipt.claims
     expected = (activity_id, scope.activity_type, run_id)
     if (claims.activity_id, claims.activity_type, claims.run_id) != expected:
-        raise StatementError("Y11", "The receipt is of another activity, or of another run of it")
+        raise StatementError("Y9", "The receipt is of another activity, or of another run of it")
     if permit is not None and claims.request != permit:
-        raise StatementError("Y11", "The receipt is of a run that was started with another permit")
-    if claims.decision != "allow" and claims.enforced:
-        raise StatementError("Y12", "The receipt says that the activity was not allowed")
-    if claims.outcome != "completed":
-        raise StatementError("Y12", f"The receipt says that the activity ended as {claims.outcome}")
-    if claims.result != result:
-        raise StatementError("Y13", "The result is not the one that the receipt is for")
+        raise StatementError("Y9", "The receipt is of a run that was started with another permit")
+    check_outcome(claims, result)
     return receipt

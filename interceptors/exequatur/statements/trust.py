@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
 from exequatur.errors import ConfigurationError, StatementError, UnknownKeyError
 from exequatur.statements.encoding import strict_json
+from exequatur.statements.jws import Token, check_signature
 from exequatur.statements.keys import thumbprint
 from exequatur.statements.models import (
     Approval,
@@ -31,6 +32,9 @@ from exequatur.statements.models import (
 
 AUTHORITY_TYPES = frozenset({Grant.typ, WorkloadCredential.typ, Release.typ, Permit.typ, Approval.typ})
 """The statements that an anchor can be trusted for. Workload keys are vouched for by credentials, never by anchors."""
+
+
+AnchoredT = TypeVar("AnchoredT", Grant, WorkloadCredential, Release, Permit, Approval)
 
 
 class Anchor(Part):
@@ -137,3 +141,16 @@ class TrustStore:
         if iss != anchor.iss:
             raise StatementError("T4", f"Key {kid} does not belong to the statement's issuer")
         return anchor
+
+    def verify(self, token: Token[AnchoredT]) -> None:
+        """Check that a key that may has signed a statement.
+
+        Args:
+            token: As it was read.
+
+        Raises:
+            UnknownKeyError: T1.
+            StatementError: T2 to T4, V7.
+        """
+        claims = token.claims
+        check_signature(token, self.resolve(token.kid, typ=claims.typ, iss=claims.iss, at=claims.iat).x)
