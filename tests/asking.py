@@ -114,7 +114,7 @@ def challenge_of(
             "args": digest("args"),
             "arguments": '{"refund":{"amount":"900.00"}}',
             "needs": tuple(needs),
-            "keys": (authority._state.approval_key.kid,),
+            "keys": (authority._state.signer("approval").kid,),
             "policies": ("refunds-with-finance",),
             "reason": "a refund above 500.00 needs somebody of finance besides",
             "bundle": digest("bundle"),

@@ -35,8 +35,7 @@ from temporalio.worker import (
 )
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
-from exequatur.authority.embedded import EmbeddedAuthority
-from exequatur.authority.state import open_state
+from exequatur.assembly import Parts, embedded, given
 from exequatur.errors import ConfigurationError, PolicyError
 from exequatur.gate.activity import ActivityInbound
 from exequatur.gate.client import ClientOutbound
@@ -44,20 +43,16 @@ from exequatur.gate.client.asking import acting_for
 from exequatur.gate.client.operations import Question
 from exequatur.gate.client.service import AskingService
 from exequatur.gate.codec import ObservingCodec
-from exequatur.gate.gate import EARLIEST, LATEST, Gate, check_decidable
-from exequatur.gate.issuing import ActionOrder, Authority
+from exequatur.gate.gate import EARLIEST, LATEST
+from exequatur.gate.issuing import ActionOrder
 from exequatur.gate.metrics import Metrics
 from exequatur.gate.nexus import NexusInbound
 from exequatur.gate.platform import check_platform
-from exequatur.gate.revocations import Revocations, revocation
-from exequatur.gate.serving import Serving
-from exequatur.gate.shadow import Shadow
+from exequatur.gate.revocations import revocation
 from exequatur.gate.slots import FixedSlots, GatedSlots, GatedTuner
 from exequatur.gate.workflow import WorkflowInbound
 from exequatur.identity.principal import Principal
-from exequatur.identity.workload import Workload
-from exequatur.release.opening import open_policies
-from exequatur.release.report import HOST, InForceReport, report_of
+from exequatur.release.report import InForceReport, report_of
 from exequatur.settings import Settings
 from exequatur.statements.keys import warm_up
 
@@ -74,19 +69,12 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
     replay governed histories. One instance serves any number of clients and workers. Use :meth:`embedded` to make one.
     """
 
-    def __init__(
-        self,
-        *,
-        gate: Gate,
-        authority: Authority,
-        serving: Serving,
-        principal: Principal | None = None,
-    ) -> None:
+    def __init__(self, parts: Parts, *, principal: Principal | None = None) -> None:
         check_platform()
         warm_up()
-        self.gate = gate
-        self._authority = gate.authority = authority
-        self._serving = serving
+        self.gate = parts.gate
+        self._authority = parts.authority
+        self._serving = parts.serving
         self._principal = principal
         self._interceptor = _Interceptor(self)
 
@@ -118,32 +106,8 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
             ConfigurationError: A setting, the state folder or a key file cannot be used.
             PolicyError: The policies cannot be used.
         """
-        if settings is not None and options:
-            raise ConfigurationError("Give settings or single options, not both")
-        settings = settings or Settings.load(**options)
-        state = open_state(Path(state_dir))
-        source = open_policies(policies, settings, state_dir=state.path, worker=f"{HOST}/{state.issuer}")
-        offer = source.offer(None, check_decidable)
-        if offer is None:
-            raise PolicyError(f"{source} offers no policies")
-        bundle = offer.bundle
-        for warning in bundle.warnings:
-            logger.warning("%s: %s", source, warning, extra={"bundle": bundle.digest})
-        authority = EmbeddedAuthority(state, settings)
-        gate = Gate(
-            settings=settings,
-            trust=state.trust,
-            workload=Workload(authority),
-            bundle=bundle,
-            revocations=lambda changed: Revocations(state.revocations, changed),
-            provenance=offer.provenance,
-        )
-        check_decidable(bundle)
-        authority.judge_by(gate)
-        if settings.shadow_policies:
-            gate.shadow = Shadow(gate, settings.shadow_policies)
-        serving = Serving(gate, state.journal, source, state.path)
-        return cls(gate=gate, authority=authority, serving=serving, principal=principal)
+        parts = embedded(Path(state_dir), policies, given(settings, options))
+        return cls(parts, principal=principal)
 
     @property
     def in_force(self) -> InForceReport:

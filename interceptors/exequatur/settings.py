@@ -246,6 +246,47 @@ class Settings(BaseModel):
         "`exequatur[store]`.",
     )
     ship_interval: Interval = Field(timedelta(seconds=5), description="How often the journal is shipped.")
+    shared_state: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="Database in which hosts share what a grant or permit served and what principals did: a SQLite "
+        "file or `postgresql://…`; needs `exequatur[store]`. Without it each journal counts for itself.",
+    )
+    authority_timeout: Interval = Field(
+        timedelta(seconds=10), description="How long an authority service may take to answer."
+    )
+    revocation_feed: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="Where revocations are followed: a folder, the URL of an authority service, or `temporal` for the "
+        "control workflow of the worker's namespace. Without it, the state folder or the plugin's authority.",
+    )
+    revocation_freshness: Interval = Field(
+        timedelta(seconds=15),
+        description="How old the signed head of a followed feed may be; beyond it nothing is known to be allowed.",
+    )
+    integrity_manifest: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="Signed manifest of what this worker must be; it is verified at start and again and again."
+    )
+    integrity_keys: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="JWK set of the keys that may sign manifests."
+    )
+    integrity_interval: Interval = Field(
+        timedelta(seconds=2), description="How often files and objects are looked at for changes."
+    )
+    integrity_full_interval: Interval = Field(
+        timedelta(minutes=10), description="How often every measured file is read again."
+    )
+    environment: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
+        None, description="Name of the environment, for example `production`, told to policies."
+    )
+    image_digest: Annotated[str, Field(pattern=r"\Asha256:[0-9a-f]{64}\z")] | None = Field(
+        None, description="Digest of the container image that this process runs in."
+    )
+    instance_document: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="Signed instance identity document of this machine, for attestation."
+    )
+    behavior_baseline: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="What is usual, as learned by `exequatur behavior learn`; told to policies as novelty."
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -346,6 +387,21 @@ _COMBINATIONS = (
         ("schedule_bound", "clock_leeway"),
         lambda s: s.schedule_bound < s.clock_leeway,
         "clocks that are allowed to differ would break every request; raise schedule_bound or lower clock_leeway",
+    ),
+    _Combination(
+        ("integrity_manifest", "integrity_keys"),
+        lambda s: (s.integrity_manifest is None) != (s.integrity_keys is None),
+        "a manifest proves nothing without the keys that may sign it, nor keys without a manifest; set both or neither",
+    ),
+    _Combination(
+        ("integrity_interval",),
+        lambda s: s.integrity_interval > timedelta(minutes=1),
+        "a changed file would go unnoticed for that long; set it to 1m or less",
+    ),
+    _Combination(
+        ("revocation_freshness",),
+        lambda s: s.revocation_freshness > timedelta(minutes=10),
+        "whoever withholds the feed could keep a revocation from workers for that long; set it to 10m or less",
     ),
     _Combination(
         ("unavailable_wait",),

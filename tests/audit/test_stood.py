@@ -284,7 +284,7 @@ def test_an_approval_in_the_header_that_does_not_verify_is_flagged(bench: Bench)
 
 def rejection(state: State, approval: Token[Approval], **changes: Any) -> bytes:
     claims = approval.claims.model_copy(update={"verdict": "reject", "sub": 'User::"sam"', **changes})
-    return json.dumps(sign(claims, state.approval_key).text).encode()
+    return json.dumps(sign(claims, state.signer("approval")).text).encode()
 
 
 @pytest.mark.rule("agreed.E4")
@@ -472,7 +472,7 @@ def test_a_renewed_grant_that_renews_something_else_is_flagged(bench: Bench, sta
         "another principal": {"sub": 'Agent::"another"'},
     }
     for what, change in others.items():
-        text = sign(renewed.claims.model_copy(update=change), state.grant_key).text
+        text = sign(renewed.claims.model_copy(update=change), state.signer("grant")).text
         report = audited(bench, "renewed", touched(events, at, detailed(renewal=text)), NoEvidence())
         assert "renewal-invalid" in codes(report, Severity.VIOLATION), what
     report = audited(

@@ -215,7 +215,7 @@ async def permit(
     digest = payloads_digest(DataConverter.default.payload_converter.to_payloads(args))
     order = PermitOrder(principal=BOT, namespace="default", kind=kind, target=target, name=name, args=digest)
     claims = parse(await issuer.issue_permit(order), Permit).claims
-    return sign(claims.model_copy(update=changes), signer or issuer._state.permit_key)
+    return sign(claims.model_copy(update=changes), signer or issuer._state.signer("permit"))
 
 
 async def with_headers(

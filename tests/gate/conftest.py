@@ -268,7 +268,7 @@ class Stage:
         claims = parse(await issuer.issue_grant(order), Grant).claims
         if authorization:
             changes["authorization_details"] = (claims.authorization.model_copy(update=dict(authorization)),)
-        return sign(claims.model_copy(update=changes), signer or issuer._state.grant_key)
+        return sign(claims.model_copy(update=changes), signer or issuer._state.signer("grant"))
 
     def records(self, kind: str | None = None) -> list[Record]:
         """What all evidence journals of the state folder hold."""

@@ -207,7 +207,7 @@ def approval(
         "bundle": digest("bundle"),
         "policies": ("approvals",),
     } | changes
-    return sign(Approval(**claims), signer or issuer._state.approval_key).text
+    return sign(Approval(**claims), signer or issuer._state.signer("approval")).text
 
 
 async def approve(s: Stage, handle: WorkflowHandle[Any, Any], *args: Any, **changes: Any) -> None:
@@ -266,7 +266,7 @@ async def test_what_is_no_approval_is_dropped_and_the_run_goes_on(stage, name):
 
 INVALID: dict[str, Callable[[Stage, Token[Challenge]], str]] = {
     "signed by nobody who may": lambda s, asked: approval(s, asked, signer=SigningKey.generate()),
-    "signed with the grant key": lambda s, asked: approval(s, asked, signer=s.plugin._authority._state.grant_key),
+    "signed with the grant key": lambda s, asked: approval(s, asked, signer=s.plugin._authority._state.signer("grant")),
     "with a broken signature": lambda s, asked: approval(s, asked)[:-6] + "AAAAAA",
     "that has ended": lambda s, asked: approval(s, asked, iat=asked.claims.iat - 50, exp=asked.claims.iat - 1),
     "that lasts too long": lambda s, asked: approval(s, asked, exp=asked.claims.exp + 86_400),

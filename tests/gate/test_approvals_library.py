@@ -186,9 +186,9 @@ async def test_answers_that_do_not_verify_are_not_shown(stage, plugin, tmp_path)
         each = await only(client, plugin, name)
         good = await approve(client, plugin, each, principal=FAY)
         claims = good.model_copy(update={"sub": 'User::"mallory"'})
-        forged = sign(claims, stranger._authority._state.approval_key).text
+        forged = sign(claims, stranger._authority._state.signer("approval")).text
         unrelated = sign(
-            claims.model_copy(update={"challenge": digest("x")}), plugin._authority._state.approval_key
+            claims.model_copy(update={"challenge": digest("x")}), plugin._authority._state.signer("approval")
         ).text
         for junk in (forged, unrelated, "junk", 7, None, {"a": 1}, "x" * 200_000):
             await client.get_workflow_handle(name).signal(APPROVAL_SIGNAL, junk)

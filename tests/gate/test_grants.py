@@ -268,7 +268,7 @@ async def test_a_forged_grant_gains_nothing(stage):
     s = await stage()
     workflow_id = unique()
     state: Any = s.plugin._authority
-    forged = await s.grant("One", workflow_id, "x", signer=Impostor(state._state.grant_key), mode="observe")
+    forged = await s.grant("One", workflow_id, "x", signer=Impostor(state._state.signer("grant")), mode="observe")
     async with s.worker(WORKFLOWS, ACTIVITIES):
         handle = await s.start_with(headed(forged), One.run, "x", id=workflow_id)
         failure = await failure_of(handle)
@@ -280,7 +280,7 @@ async def test_a_grant_signed_with_the_credential_key_gains_nothing(stage):
     s = await stage()
     workflow_id = unique()
     state: Any = s.plugin._authority
-    forged = await s.grant("One", workflow_id, "x", signer=state._state.credential_key)
+    forged = await s.grant("One", workflow_id, "x", signer=state._state.signer("credential"))
     async with s.worker(WORKFLOWS, ACTIVITIES):
         handle = await s.start_with(headed(forged), One.run, "x", id=workflow_id)
         failure = await failure_of(handle)

@@ -270,7 +270,7 @@ async def test_permits_that_ended_or_are_forged_or_no_permits_are_refused(stage:
     claims = await permit_of(s, first)
     await first.terminate()
     state: Any = s.plugin._authority
-    key, grant_key = state._state.permit_key, state._state.grant_key
+    key, grant_key = state._state.signer("permit"), state._state.signer("grant")
     ended = claims.model_copy(update={"iat": claims.iat - 1800, "exp": claims.iat - 900})
     foreign = claims.model_copy(update={"aud": "example.org/main/default"})
     grant = await s.grant("OneActivity", first.id)

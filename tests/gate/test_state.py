@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exequatur import AuthorizationPlugin, Principal
-from exequatur.authority.state import open_state
+from exequatur.authority.state import KEYS, open_state
 from exequatur.errors import ConfigurationError, StatementError
 from exequatur.gate.issuing import GrantOrder
 from exequatur.lineage.record import read
@@ -47,10 +47,10 @@ def test_keys_and_issuer_are_kept_across_restarts(state: Path) -> None:
     first, second = open_state(state), open_state(state)
     assert first.issuer == second.issuer
     assert first.issuer.startswith("dev:")
-    assert first.grant_key.kid == second.grant_key.kid
-    assert first.credential_key.kid == second.credential_key.kid
-    keys = {first.grant_key.kid, first.credential_key.kid, first.permit_key.kid, first.approval_key.kid}
-    assert len(keys) == 4
+    assert first.signer("grant").kid == second.signer("grant").kid
+    assert first.signer("credential").kid == second.signer("credential").kid
+    keys = {first.signer(role).kid for role in KEYS}
+    assert len(keys) == 5
     assert {anchor.kid for anchor in second.trust} == keys
 
 
@@ -118,14 +118,14 @@ def test_a_key_that_is_replaced_keeps_the_anchor_of_the_old_one(state: Path) -> 
     before = open_state(state)
     (state / "keys" / "grant.pem").rename(state / "keys" / "grant.pem.old")
     after = open_state(state)
-    assert after.grant_key.kid != before.grant_key.kid
-    for key in (before.grant_key, after.grant_key):
+    assert after.signer("grant").kid != before.signer("grant").kid
+    for key in (before.signer("grant"), after.signer("grant")):
         anchor = next(anchor for anchor in after.trust if anchor.kid == key.kid)
         assert after.trust.resolve(key.kid, typ=Grant.typ, iss=after.issuer, at=anchor.nbf + 3600) == anchor
 
 
 def test_a_key_that_is_retired_verifies_what_it_signed_before_and_nothing_after(state: Path) -> None:
-    key = open_state(state).grant_key
+    key = open_state(state).signer("grant")
     document = json.loads((state / "trust.jwks").read_text())
     entry = next(entry for entry in document["keys"] if entry["kid"] == key.kid)
     entry["exp"] = entry["nbf"] + 7200
@@ -160,7 +160,8 @@ OPEN = """
 import sys, pathlib
 from exequatur.authority.state import open_state
 state = open_state(pathlib.Path(sys.argv[1]))
-print(state.issuer, state.grant_key.kid, state.credential_key.kid, *sorted(anchor.kid for anchor in state.trust))
+kids = [state.signer("grant").kid, state.signer("credential").kid]
+print(state.issuer, *kids, *sorted(anchor.kid for anchor in state.trust))
 """
 
 

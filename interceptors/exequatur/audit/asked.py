@@ -309,7 +309,7 @@ def recompute_own(asked: OwnRecord, bundle: PolicyBundle, *, handed: bool = Fals
                 request_id=asked.request_id,
                 task_queue=(asked.handler or {}).get("task_queue", ""),
                 run_id=asked.run_id or "",
-                worker=asked.worker or "",
+                worker=asked.worker if isinstance(asked.worker, dict) else {"id": asked.worker or ""},
             ),
         )
     if verdict is None or verdict.allowed:

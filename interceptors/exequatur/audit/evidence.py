@@ -156,7 +156,7 @@ class OwnRecord(BaseModel):
     """Of the token that a Nexus operation came with."""
     request_id: str | None = None
     handler: dict[str, str] | None = None
-    worker: str | None = None
+    worker: dict[str, str] | str | None = None
     run_id: str | None = None
 
 

@@ -17,6 +17,21 @@ from exequatur.policy.told import OWN_CONTEXTS
 from exequatur.policy.types import RecordType
 from exequatur.policy.values import convert_plain, entity_of
 
+_QUIET: Mapping[str, Any] = {
+    "last_minute": 0,
+    "last_hour": 0,
+    "last_day": 0,
+    "denials_last_hour": 0,
+    "novel": False,
+    "workflow_last_hour": 0,
+    "run": {"count": 0, "denials": 0, "seconds": 0, "cost": 0},
+    "cost_last_day": 0,
+    "new_transition": False,
+    "new_arguments": False,
+    "score": 0,
+    "reasons": (),
+}
+"""What is filled in where something is said of the behaviour."""
 _ATTEMPT: Mapping[str, Any] = {"id": "1", "attempt": 1, "task_queue": "default", "local": False}
 _RUN: Mapping[str, Any] = {"namespace": "default", "workflow_id": "workflow-1", "workflow_type": "Workflow"}
 _RUN_ID = "00000000-0000-0000-0000-000000000000"
@@ -186,7 +201,7 @@ def _facts(
         "now": moment.replace(microsecond=moment.microsecond // 1000 * 1000),
         "activity": {"type": activity, **_ATTEMPT},
         "run": {**_RUN, "run_id": _RUN_ID, "governed": True},
-        "worker": {"id": "worker"},
+        "worker": {"id": "worker", "integrity": "unmeasured"},
     }
     if (own := OWN_CONTEXTS.get(activity)) is not None:
         usual = _within({**usual, **_OWN, "run": {**usual["run"], "task_queue": "default"}}, own)
@@ -195,8 +210,8 @@ def _facts(
         record = RecordType(tuple(each for each in declared.context.attributes if each.name != "args"))
         usual = _within(usual, record)
     for name, value in given.items():
-        both = isinstance(value, Mapping) and isinstance(usual.get(name), Mapping)
-        usual[name] = {**usual[name], **value} if both else value
+        base = usual.get(name, _QUIET if name == "behavior" else None)
+        usual[name] = {**base, **value} if isinstance(value, Mapping) and isinstance(base, Mapping) else value
     converted = convert_plain(usual, record, "context")
     _refuse(converted)
     return converted.value

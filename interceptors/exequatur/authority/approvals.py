@@ -61,7 +61,7 @@ async def issue_approval(order: ApprovalOrder, asking: Asking, state: State, *, 
     except StatementError as err:
         raise AuthorizationDenied(f"The challenge cannot be answered: {err}") from err
     claims = challenge.claims
-    if state.approval_key.kid not in claims.keys:  # [L1]
+    if state.signer("approval").kid not in claims.keys:  # [L1]
         raise AuthorizationDenied("The challenge was issued by a worker that does not know this authority's key")
     if now + SKEW < claims.iat:  # [L2]
         raise AuthorizationUnavailable(
@@ -128,7 +128,7 @@ async def issue_approval(order: ApprovalOrder, asking: Asking, state: State, *, 
             bundle=gate.policy.bundle.digest,
             policies=tuple(dict.fromkeys(policies)),
         )
-        return sign(approval, state.approval_key).text  # L6
+        return sign(approval, state.signer("approval")).text  # L6
     except ValueError as err:
         first = str(err).partition("\n")[0]
         raise AuthorizationDenied(f"No approval can be written for {principal}: {first}") from err

@@ -148,7 +148,7 @@ class EmbeddedAuthority:
                 open_messages=settings.open_messages,
                 renew_until=float(int(lasts)) if order.schedule is None and lasts > ends else None,
             )
-            return sign(grant, self._state.grant_key).text  # I3
+            return sign(grant, self._state.signer("grant")).text  # I3
         except (ValueError, OverflowError) as err:
             raise AuthorizationDenied(f"No grant can be written for {principal}: {_first_line(err)}") from err
 
@@ -206,7 +206,7 @@ class EmbeddedAuthority:
                 policies=first_names(ref.id for ref in verdict.policies),
                 mode="observe" if settings.mode == "observe" else "enforce",
             )
-            return sign(permit, self._state.permit_key).text
+            return sign(permit, self._state.signer("permit")).text
         except (ValueError, OverflowError) as err:
             raise AuthorizationDenied(f"No permit can be written for {principal}: {_first_line(err)}") from err
 
@@ -278,7 +278,7 @@ class EmbeddedAuthority:
             activities=order.activities,
         )
         try:
-            return sign(credential, self._state.credential_key).text  # I4
+            return sign(credential, self._state.signer("credential")).text  # I4
         except ValueError as err:
             raise ConfigurationError(
                 f"This worker has too many task queues or activities for a credential: {err}"

@@ -97,7 +97,7 @@ async def renew_grant(order: RenewalOrder, asking: Asking, state: State, setting
                     "renews": chain.leaf.digest,
                 }
             ),
-            state.grant_key,
+            state.signer("grant"),
         )
         return verify_renewal(grant.text, chain, state.trust).grant.text  # [Z11]
     except (ValueError, StatementError) as err:

@@ -5,7 +5,7 @@ others can read is refused instead of used.
 
 ==================  =============================================================
 ``issuer``          the authority's name, made once; it begins with ``dev:``
-``keys/*.pem``      one key each for grants, credentials, permits and approvals (PKCS #8)
+``keys/*.pem``      one key each for grants, credentials, permits, approvals and the revocation feed (PKCS #8)
 ``trust.jwks``      the public keys that verify what they sign; only ever added to
 ``revocations``     what was revoked, one JSON line each
 ``journal/``        evidence, one SQLite file for each process
@@ -17,17 +17,25 @@ from __future__ import annotations
 import secrets
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from exequatur.errors import ConfigurationError
 from exequatur.files import locked, write_whole
-from exequatur.statements.keys import SigningKey
-from exequatur.statements.models import Approval, Grant, Permit, WorkloadCredential
+from exequatur.statements.keys import Signer, SigningKey
+from exequatur.statements.models import Approval, Grant, Permit, RevocationHead, WorkloadCredential
 from exequatur.statements.trust import Anchor, TrustStore
 
-KEYS = {"grant": Grant.typ, "credential": WorkloadCredential.typ, "permit": Permit.typ, "approval": Approval.typ}
+KeyRole = Literal["grant", "credential", "permit", "approval", "revocation"]
+KEYS: Mapping[KeyRole, str] = {
+    "grant": Grant.typ,
+    "credential": WorkloadCredential.typ,
+    "permit": Permit.typ,
+    "approval": Approval.typ,
+    "revocation": RevocationHead.typ,
+}
 
 
 @dataclass(frozen=True)
@@ -36,11 +44,12 @@ class State:
 
     path: Path
     issuer: str
-    grant_key: SigningKey
-    credential_key: SigningKey
-    permit_key: SigningKey
-    approval_key: SigningKey
+    keys: Mapping[KeyRole, SigningKey]
     trust: TrustStore
+
+    def signer(self, role: KeyRole) -> Signer:
+        """The key that signs in a role now."""
+        return self.keys[role]
 
     @property
     def journal(self) -> Path:
@@ -65,11 +74,11 @@ def open_state(path: Path) -> State:
             folder = path / "keys"
             folder.mkdir(mode=0o700, exist_ok=True)
             _owner_only(folder)
-            keys = {role: _key(folder / f"{role}.pem") for role in KEYS}
+            keys: Mapping[KeyRole, SigningKey] = {role: _key(folder / f"{role}.pem") for role in KEYS}
             trust = _anchors(path / "trust.jwks", issuer, keys)
     except (OSError, UnicodeDecodeError) as err:
         raise ConfigurationError(f"The state folder {path} cannot be used: {err}. Name another with state_dir") from err
-    return State(path, issuer, **{f"{role}_key": key for role, key in keys.items()}, trust=trust)
+    return State(path, issuer, keys, trust)
 
 
 def _owner_only(path: Path) -> None:
@@ -99,7 +108,7 @@ def _key(path: Path) -> SigningKey:
         ) from err
 
 
-def _anchors(path: Path, issuer: str, keys: dict[str, SigningKey]) -> TrustStore:
+def _anchors(path: Path, issuer: str, keys: Mapping[KeyRole, SigningKey]) -> TrustStore:
     """The trust anchors; a key that is new is added, and nothing is ever taken out."""
     trust = TrustStore.from_jwks(path.read_bytes(), str(path)) if path.exists() else TrustStore()
     if path.exists():

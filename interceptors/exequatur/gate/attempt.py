@@ -383,7 +383,7 @@ class Attempt:
                 "run_id": self.run_id,
                 "governed": self._vouching is not None,
             },
-            "worker": {"id": self.gate.workload.id},
+            "worker": self.gate.worker_facts(),
             "now": {"__extn": {"fn": "datetime", "arg": moment}},
         }
 

@@ -278,6 +278,16 @@ class Gate:
             return f"this worker's credential has ended: {self.workload.problem or 'it is about to be renewed'}"
         return self.policy.ended(now)  # [U5]
 
+    def worker_facts(self) -> dict[str, str]:
+        """What policies are told as ``context.worker``."""
+        settings = self.settings
+        told = {"environment": settings.environment, "image": settings.image_digest}
+        return {
+            "id": self.workload.id,
+            "integrity": "unmeasured",
+            **{name: value for name, value in told.items() if value is not None},
+        }
+
     def renew_credential(self) -> None:
         """Renew this worker's credential if it is time, and only by a clock that can be right.
 

@@ -196,7 +196,7 @@ class Call:
                 request_id=self.request_id,
                 task_queue=self.info.task_queue,
                 run_id=called.run_id,
-                worker=self.gate.workload.id,
+                worker=self.gate.worker_facts(),
             )
             verdict = self._ask(bundle, entity, called, CHILD_ACTION, told)
             if not verdict.allowed:  # [N46]
@@ -229,7 +229,7 @@ class Call:
                 "service": self.asked.service,
                 "operation": self.asked.operation,
                 "handler": {"namespace": self.info.namespace, "task_queue": self.info.task_queue},
-                "worker": self.gate.workload.id,
+                "worker": self.gate.worker_facts(),
                 "namespace": None if called is None else called.namespace,
                 "workflow_id": None if called is None else called.resource_id,
                 "run_id": None if called is None else called.run_id or None,
@@ -263,7 +263,13 @@ class Call:
 
 
 def child_facts(
-    facts: Mapping[str, Any], *, name: str, request_id: str | None, task_queue: str, run_id: str, worker: str
+    facts: Mapping[str, Any],
+    *,
+    name: str,
+    request_id: str | None,
+    task_queue: str,
+    run_id: str,
+    worker: Mapping[str, str],
 ) -> dict[str, Any]:
     """Cedar's ``context`` of ``workflow.child``, in which the operation stands for the activity.
 
@@ -273,12 +279,12 @@ def child_facts(
         request_id: Of the start.
         task_queue: The handler's.
         run_id: The caller's.
-        worker: The handler's id.
+        worker: What is told of the handler's worker.
     """
     return {
         "activity": {"type": name, "id": request_id or "", "attempt": 1, "task_queue": task_queue, "local": False},
         "run": {**facts["run"], "run_id": run_id, "governed": True},
-        "worker": {"id": worker},
+        "worker": dict(worker),
         "now": facts["now"],
     }
 

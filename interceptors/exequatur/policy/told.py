@@ -58,20 +58,55 @@ SCHEDULE_DELETE_ACTION = "schedule.delete"
 NEXUS_START_ACTION = "nexus.start"
 NEXUS_CANCEL_ACTION = "nexus.cancel"
 
+ENROLL_ACTION = "worker.enroll"
+"""May this be a worker, in these roles and places? Asked by an authority service before it issues a credential."""
+REVOKE_ACTION = "revocation.add"
+LIFT_ACTION = "revocation.lift"
+EVALUATE_ACTION = "policy.evaluate"
+"""May this ask an authority service what the policies say about others?"""
+
 
 def _record(**types: CedarType) -> RecordType:
     return RecordType(tuple(Attribute(name, kind) for name, kind in types.items()))
 
 
+def _sometimes(name: str, kind: CedarType) -> Attribute:
+    return Attribute(name, kind, required=False)
+
+
+_WORKER = RecordType(
+    (
+        *_record(id=STRING, integrity=STRING).attributes,
+        *(_sometimes(name, STRING) for name in ("code", "build", "environment", "image")),
+    )
+)
 _RUN: dict[str, CedarType] = {"namespace": STRING, "workflow_id": STRING, "workflow_type": STRING}
 _ATTEMPT: dict[str, CedarType] = {
     "activity": _record(type=STRING, id=STRING, attempt=LONG, task_queue=STRING, local=BOOL),
     "run": _record(**_RUN, run_id=STRING, governed=BOOL),
-    "worker": _record(id=STRING),
+    "worker": _WORKER,
     "now": DATETIME,
 }
-_APPROVALS = Attribute("approvals", _record(groups=SetType(STRING), approvers=SetType(STRING)), required=False)
-_OF_ACTIVITIES = RecordType((*_record(**_ATTEMPT).attributes, _APPROVALS))
+_APPROVALS = _sometimes("approvals", _record(groups=SetType(STRING), approvers=SetType(STRING)))
+_ACTING = _sometimes("acting", _record(by=STRING, chain=SetType(STRING)))
+_BEHAVIOR = _sometimes(
+    "behavior",
+    _record(
+        last_minute=LONG,
+        last_hour=LONG,
+        last_day=LONG,
+        denials_last_hour=LONG,
+        novel=BOOL,
+        workflow_last_hour=LONG,
+        run=_record(count=LONG, denials=LONG, seconds=LONG, cost=LONG),
+        cost_last_day=LONG,
+        new_transition=BOOL,
+        new_arguments=BOOL,
+        score=LONG,
+        reasons=SetType(STRING),
+    ),
+)
+_OF_ACTIVITIES = RecordType((*_record(**_ATTEMPT).attributes, _APPROVALS, _ACTING, _BEHAVIOR))
 _OF_STARTS = _record(run=_record(**_RUN, task_queue=STRING), now=DATETIME)
 _PLACE = _record(namespace=STRING, workflow_id=STRING)
 _OF_MESSAGES = _record(run=_PLACE, message=_record(name=STRING, sender=STRING), now=DATETIME)
@@ -86,9 +121,40 @@ _OF_APPROVALS = _record(
     now=DATETIME,
 )
 _OF_NEXUS = _record(run=_record(**_RUN), nexus=_record(endpoint=STRING, service=STRING, operation=STRING), now=DATETIME)
+_OF_WORKERS = _record(
+    worker=RecordType(
+        (
+            *_WORKER.attributes,
+            *_record(
+                roles=SetType(STRING),
+                namespaces=SetType(STRING),
+                task_queues=SetType(STRING),
+                activities=SetType(STRING),
+            ).attributes,
+        )
+    ),
+    now=DATETIME,
+)
+_OF_REVOCATIONS = _record(
+    revocation=RecordType(
+        (
+            *_record(everything=BOOL, reason=STRING).attributes,
+            *(
+                _sometimes(name, STRING)
+                for name in ("grant", "principal", "workflow", "activity", "worker", "key", "code", "bundle")
+            ),
+        )
+    ),
+    now=DATETIME,
+)
+_OF_EVALUATIONS = _record(evaluation=_record(action=STRING, principal=STRING), now=DATETIME)
 
 OWN_CONTEXTS = MappingProxyType(
     {
+        ENROLL_ACTION: _OF_WORKERS,
+        REVOKE_ACTION: _OF_REVOCATIONS,
+        LIFT_ACTION: _OF_REVOCATIONS,
+        EVALUATE_ACTION: _OF_EVALUATIONS,
         START_ACTION: _OF_STARTS,
         RESET_ACTION: _OF_ACTIVITIES,
         CHILD_ACTION: _OF_ACTIVITIES,

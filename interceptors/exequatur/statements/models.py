@@ -102,6 +102,10 @@ class WorkloadCredential(Statement):
     task_queues: tuple[Name, ...]
     activities: tuple[Name, ...]
     code: Code | None = None
+    build: Name | None = None
+    """Temporal build id, as the signed manifest has it."""
+    environment: Name | None = None
+    """Where it runs, as attested; without attestation it is not said."""
 
 
 class Actor(Part):
@@ -577,6 +581,23 @@ class HeartbeatMark(Statement):
     details: Digest
 
 
+class RevocationHead(Statement):
+    """This is all that has been revoked, as of now."""
+
+    typ: ClassVar[str] = "exequatur-revocations+jwt"
+    max_bytes: ClassVar[int] = 1024
+
+    iss: Name
+    aud: Name
+    """Trust domain and cluster."""
+    iat: Time
+    """When it was signed; the same feed is signed again and again, so that a reader knows that nothing is withheld."""
+    version: Annotated[int, Field(ge=0, le=MAX_SEQUENCE)]
+    """How many entries the feed has."""
+    head: Digest
+    """Of the entries, each linked to the one before."""
+
+
 class Release(Statement):
     """This policy bundle may be put in force: by all workers, or by a share of them first."""
 
@@ -610,6 +631,7 @@ ALL: tuple[type[Statement], ...] = (
     NexusCall,
     Challenge,
     Approval,
+    RevocationHead,
 )
 
 

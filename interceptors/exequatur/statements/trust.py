@@ -26,15 +26,18 @@ from exequatur.statements.models import (
     Part,
     Permit,
     Release,
+    RevocationHead,
     Time,
     WorkloadCredential,
 )
 
-AUTHORITY_TYPES = frozenset({Grant.typ, WorkloadCredential.typ, Release.typ, Permit.typ, Approval.typ})
+AUTHORITY_TYPES = frozenset(
+    {Grant.typ, WorkloadCredential.typ, Release.typ, Permit.typ, Approval.typ, RevocationHead.typ}
+)
 """The statements that an anchor can be trusted for. Workload keys are vouched for by credentials, never by anchors."""
 
 
-AnchoredT = TypeVar("AnchoredT", Grant, WorkloadCredential, Release, Permit, Approval)
+AnchoredT = TypeVar("AnchoredT", Grant, WorkloadCredential, Release, Permit, Approval, RevocationHead)
 
 
 class Anchor(Part):

@@ -16,7 +16,7 @@ from exequatur.authoring.expression import Path, chain_of
 _FACTS: dict[str, frozenset[str]] = {
     "activity": frozenset({"type", "id", "attempt", "task_queue", "local"}),
     "run": frozenset({"namespace", "workflow_id", "workflow_type", "run_id", "governed"}),
-    "worker": frozenset({"id"}),
+    "worker": frozenset({"id", "integrity"}),
     "now": frozenset(),
 }
 _Chain = tuple[str, Path]

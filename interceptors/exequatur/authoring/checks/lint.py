@@ -26,7 +26,7 @@ _ANNOTATIONS = ("id", "reason", "ttl", "approval")
 _ARITHMETIC = frozenset({"add", "sub", "mul", "neg"})
 _EXTENSIONS = frozenset({"decimal", "ip", "datetime", "duration"})
 #: Facts that the gate counts; they stay far below 64 bits.
-_COUNTED = frozenset({"activity", "run", "worker", "behavior", "approvals"})
+_COUNTED = frozenset({"activity", "run", "worker", "behavior", "acting", "approvals"})
 _MAX_SHOWN = 80
 
 Lint = Callable[[ReadPolicy, World, Mapping[Part, Constant]], Iterator[Finding]]

@@ -50,6 +50,7 @@ _FACTS = """\
     worker: Worker,
     now: datetime,
     behavior?: Behavior,
+    acting?: Acting,
     approvals?: Approvals,
 """
 _RESERVED_TYPES = frozenset({"Bool", "Boolean", "Long", "String", "Set", "Record", "Entity", "Extension"})

@@ -74,7 +74,9 @@ def of_workflow(action: str, namespace: str, workflow_id: str) -> Question:
     # The gate asks the same of every activity that the reset run repeats; here there is none yet.
     activity = {"type": "", "id": "", "attempt": 0, "task_queue": "", "local": False}
     run |= {"workflow_type": "", "run_id": "", "governed": False}
-    return Question(action, workflow_id, {"activity": activity, "run": run, "worker": {"id": ""}})
+    return Question(
+        action, workflow_id, {"activity": activity, "run": run, "worker": {"id": "", "integrity": "unmeasured"}}
+    )
 
 
 def of_activity(action: str, namespace: str, workflow_id: str, *, id: str = "", type: str = "") -> Question:

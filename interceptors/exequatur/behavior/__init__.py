@@ -1,0 +1,1 @@
+"""What principals and runs did before, as policies are told it."""
