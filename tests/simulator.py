@@ -41,6 +41,7 @@ from exequatur.statements.models import (
     Release,
     Request,
     RequestCore,
+    RevocationHead,
     Seal,
     Statement,
     WorkflowAuthorization,
@@ -104,12 +105,14 @@ class Authority:
         self.policy_key = SigningKey.generate()
         self.permit_key = SigningKey.generate()
         self.approval_key = SigningKey.generate()
+        self.revocation_key = SigningKey.generate()
         roles = {
             Grant.typ: self.grant_key,
             WorkloadCredential.typ: self.credential_key,
             Release.typ: self.policy_key,
             Permit.typ: self.permit_key,
             Approval.typ: self.approval_key,
+            RevocationHead.typ: self.revocation_key,
         }
         self.trust = TrustStore(self.anchor(key, typ) for typ, key in roles.items())
 
@@ -202,6 +205,10 @@ class Authority:
             "policies": ("approvals",),
         }
         return sign(Approval(**claims | changes), self.approval_key).text
+
+    def revocation_head(self, **changes: Any) -> str:
+        claims = {"iss": self.iss, "aud": SITE, "iat": NOW, "version": 3, "head": digest("entries")}
+        return sign(RevocationHead(**claims | changes), self.revocation_key).text
 
 
 def authorize(**changes: Any) -> WorkflowAuthorization:

@@ -104,6 +104,18 @@ def test_every_setting_can_be_given_in_the_file(folder: Path):
         max_delegation_depth = 3
         evidence_store = "postgresql://db/evidence"
         ship_interval = "2s"
+        shared_state = "postgresql://db/state"
+        authority_timeout = "3s"
+        revocation_feed = "temporal"
+        revocation_freshness = "20s"
+        integrity_manifest = "manifest.dsse"
+        integrity_keys = "manifest-keys.jwks"
+        integrity_interval = "1s"
+        integrity_full_interval = "5m"
+        environment = "production"
+        image_digest = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
+        instance_document = "instance.json"
+        behavior_baseline = "baseline.json"
         [continues_as]
         Order = ["OrderV2", "OrderV3"]
         [[observe]]
@@ -147,6 +159,18 @@ def test_every_setting_can_be_given_in_the_file(folder: Path):
         "max_delegation_depth": 3,
         "evidence_store": "postgresql://db/evidence",
         "ship_interval": timedelta(seconds=2),
+        "shared_state": "postgresql://db/state",
+        "authority_timeout": timedelta(seconds=3),
+        "revocation_feed": "temporal",
+        "revocation_freshness": timedelta(seconds=20),
+        "integrity_manifest": "manifest.dsse",
+        "integrity_keys": "manifest-keys.jwks",
+        "integrity_interval": timedelta(seconds=1),
+        "integrity_full_interval": timedelta(minutes=5),
+        "environment": "production",
+        "image_digest": f"sha256:{'0' * 64}",
+        "instance_document": "instance.json",
+        "behavior_baseline": "baseline.json",
     }
 
 
@@ -165,10 +189,12 @@ def test_every_setting_can_be_given_in_the_environment(monkeypatch: pytest.Monke
         "policy_keys": ("policy-keys.jwks", "policy-keys.jwks"),
         "shadow_policies": ("next", "next"),
         "policy_name": ("payments", "payments"),
+        "image_digest": (f"sha256:{'a' * 64}", f"sha256:{'a' * 64}"),
     }
-    for name in Settings.model_fields:
-        text, _ = given_values.setdefault(name, ("90s", timedelta(seconds=90)))
-        if name in ("watchdog_interval", "unavailable_wait"):
+    for name, field in Settings.model_fields.items():
+        usual = ("90s", timedelta(seconds=90)) if field.default is not None else ("given", "given")
+        text, _ = given_values.setdefault(name, usual)
+        if name in ("watchdog_interval", "unavailable_wait", "integrity_interval"):
             text, _ = given_values[name] = ("2s", timedelta(seconds=2))
         monkeypatch.setenv(f"EXEQUATUR_{name.upper()}", text)
     settings = Settings.load()

@@ -468,6 +468,8 @@ def _explain(detail: ErrorDetails, origins: Mapping[str, str]) -> list[str]:
     what = detail["msg"].removeprefix("Value error, ")
     if detail["type"].startswith("time_delta"):
         what = _NOT_A_DURATION
+    elif detail["type"] == "string_pattern_mismatch" and name == "image_digest":
+        what = "write it as sha256: and 64 hexadecimal digits in lower case"
     elif detail["type"] == "string_pattern_mismatch":
         letters = "lower-case letters" if name == "trust_domain" else "letters"
         longest = 100 if name == "policy_name" else 255

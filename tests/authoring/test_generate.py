@@ -85,6 +85,7 @@ def test_the_context_has_what_the_gate_tells() -> None:
         "now": True,
         "behavior": False,
         "approvals": False,
+        "acting": False,
     }
 
 
@@ -103,7 +104,7 @@ def test_the_committed_schema_of_the_reference_application_is_that_of_its_code()
 
 def test_the_base_model_stands_by_itself() -> None:
     model = read_schema(base_model())
-    assert set(model.actions) == {"activity", "messages", "operations", "schedules"} | OWN_ACTIONS
+    assert set(model.actions) == {"activity", "messages", "operations", "schedules", "authority"} | OWN_ACTIONS
     assert [list(untold(model.actions[name])) for name in OWN_ACTIONS] == [[]] * len(OWN_ACTIONS)
     assert model_of(generate({})).actions.keys() == model.actions.keys()
 

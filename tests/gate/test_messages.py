@@ -162,7 +162,7 @@ async def tampered(s: Stage, id: str, kind: MessageKind, name: str, *args: Any) 
 def signed_with(role: str) -> Callable[..., Awaitable[Headers]]:
     async def make(s: Stage, id: str, kind: MessageKind, name: str, *args: Any) -> Headers:
         issuer: Any = s.plugin._authority
-        key = SigningKey.generate() if role == "nobody" else getattr(issuer._state, f"{role}_key")
+        key = SigningKey.generate() if role == "nobody" else issuer._state.signer(role)
         return carried(await permit(s, kind, id, name, *args, signer=key))
 
     return make

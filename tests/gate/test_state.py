@@ -37,6 +37,7 @@ def test_a_state_folder_is_made_for_its_owner_only(state: Path) -> None:
         "credential.pem": 0o600,
         "permit.pem": 0o600,
         "approval.pem": 0o600,
+        "revocation.pem": 0o600,
         "issuer": 0o600,
         "trust.jwks": 0o600,
         ".lock": 0o600,
@@ -171,8 +172,8 @@ def test_processes_that_make_the_folder_at_once_agree(tmp_path: Path) -> None:
     said = {process.communicate()[0] for process in processes}
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert len(said) == 1
-    assert len(said.pop().split()) == 7
-    assert len(list(TrustStore.from_jwks((tmp_path / "state" / "trust.jwks").read_bytes()))) == 4
+    assert len(said.pop().split()) == 8
+    assert len(list(TrustStore.from_jwks((tmp_path / "state" / "trust.jwks").read_bytes()))) == len(KEYS)
     assert SigningKey.from_pem((tmp_path / "state" / "keys" / "grant.pem").read_bytes())
 
 

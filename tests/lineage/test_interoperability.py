@@ -53,6 +53,7 @@ STATEMENTS: dict[str, tuple[str, SigningKey]] = {
     "nexus call": (SCENE.call_under(SCENE.grant), SCENE.workflows.key),
     "challenge": (SCENE.challenge(), SCENE.activities.key),
     "approval": (SCENE.authority.approval(SCENE.challenge()), SCENE.authority.approval_key),
+    "revocation head": (SCENE.authority.revocation_head(), SCENE.authority.revocation_key),
 }
 """A statement of each kind, and the key that signed it."""
 

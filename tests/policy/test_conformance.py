@@ -32,7 +32,7 @@ WHAT = {"type": "Workflow", "id": "w"}
 FACTS: dict[str, Any] = {
     "activity": {"type": "act", "id": "1", "attempt": 1, "task_queue": "q", "local": False},
     "run": {"namespace": "n", "workflow_id": "w", "workflow_type": "t", "run_id": "r", "governed": True},
-    "worker": {"id": "x"},
+    "worker": {"id": "x", "integrity": "measured"},
     "now": {"__extn": {"fn": "datetime", "arg": "2026-01-01T00:00:00Z"}},
 }
 

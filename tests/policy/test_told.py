@@ -20,7 +20,8 @@ def schema_with(context: str) -> str:
     ("context", "problem"),
     [
         ("frozen: Bool", "context.frozen is required, and the gate does not tell it"),
-        ("worker: { id: String, build: String }", "context.worker.build is required, and the gate does not tell it"),
+        ("worker: { id: String, shoe: String }", "context.worker.shoe is required, and the gate does not tell it"),
+        ("worker: { id: String, build: String }", "context.worker.build is required, and the gate tells it only someti"),
         ("now: String", "context.now is a datetime, and the schema declares something else"),
         ("run: String", "context.run is a record, and the schema declares something else"),
         ("activity: { attempt: String }", "context.activity.attempt is a Long"),

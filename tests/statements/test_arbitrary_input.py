@@ -34,6 +34,7 @@ from exequatur.statements.models import (
     Receipt,
     Release,
     Request,
+    RevocationHead,
     Seal,
     Statement,
     WorkloadCredential,
@@ -58,6 +59,7 @@ HONEST: dict[type[Statement], tuple[str, str]] = {
     NexusCall: (SCENE.call_under(SCENE.grant), SCENE.workflows.key.x),
     Challenge: (SCENE.challenge(), SCENE.activities.key.x),
     Approval: (SCENE.authority.approval(SCENE.challenge()), SCENE.authority.approval_key.x),
+    RevocationHead: (SCENE.authority.revocation_head(), SCENE.authority.revocation_key.x),
 }
 """A token of each kind, and the public key that verifies it."""
 KINDS = st.sampled_from(ALL)
