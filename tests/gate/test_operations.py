@@ -3,6 +3,7 @@
 import asyncio
 import json
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from temporalio.api.workflowservice import v1
 from temporalio.api.workflowservice.v1 import StartBatchOperationRequest
 from temporalio.client import BuildIdOpAddNewDefault, Client, WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.converter import DataConverter
 from temporalio.exceptions import CancelledError, TerminatedError
 from temporalio.service import RPCError, ServiceClient
 
@@ -394,3 +396,11 @@ async def test_without_a_principal_nothing_is_ended(stage: Any) -> None:
         await client.get_workflow_handle("w").terminate()
     assert "acting_as" in denied.value.message
     assert not service.left
+
+
+async def test_a_service_that_is_none_is_said_to_be_unasked(stage: Any, caplog: Any) -> None:
+    s = await stage()
+    service = SimpleNamespace()
+    config: Any = {"service_client": service, "data_converter": DataConverter.default}
+    assert s.plugin.configure_client(config)["service_client"] is service
+    assert "SimpleNamespace is no ServiceClient, so calls that go straight to the server are not asked" in caplog.text

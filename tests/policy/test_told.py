@@ -1,5 +1,7 @@
 """What a schema may require of the context: only what the gate tells."""
 
+from pathlib import Path
+
 import pytest
 
 from exequatur.authoring.schema.generate import base_model
@@ -21,7 +23,7 @@ def schema_with(context: str) -> str:
     [
         ("frozen: Bool", "context.frozen is required, and the gate does not tell it"),
         ("worker: { id: String, shoe: String }", "context.worker.shoe is required, and the gate does not tell it"),
-        ("worker: { id: String, build: String }", "context.worker.build is required, and the gate tells it only someti"),
+        ("worker: { id: String, build: String }", "context.worker.build is required, and the gate tells it only"),
         ("now: String", "context.now is a datetime, and the schema declares something else"),
         ("run: String", "context.run is a record, and the schema declares something else"),
         ("activity: { attempt: String }", "context.activity.attempt is a Long"),
@@ -62,3 +64,9 @@ def test_the_base_model_requires_nothing_that_is_not_told() -> None:
     actions = read_schema(base_model()).actions
     assert actions.keys() >= OWN_ACTIONS
     assert [problem for name in OWN_ACTIONS for problem in untold(actions[name])] == []
+
+
+def test_the_reference_names_each_of_the_gates_own_actions() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "policy-model.md").read_text()
+    table = page.partition("## The gate's own actions")[2].partition("\n## ")[0]
+    assert {name for name in OWN_ACTIONS if f"`{name}`" not in table} == set()

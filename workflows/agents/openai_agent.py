@@ -83,6 +83,7 @@ class ScriptedModel(Model):
         return ResponseBuilders.output_message(step.text)
 
     def stream_response(self, *_: Any, **__: Any) -> AsyncIterator[TResponseStreamEvent]:
+        # Every model has this; the SDK calls it only for an agent that is asked to stream, which this one is not.
         raise NotImplementedError("the script does not stream")
 
 
