@@ -51,6 +51,10 @@ def beside(source: BundleSource, count: int) -> BundleSource:
     return replace(source, policies=(*source.policies, SourceFile("zz.cedar", more)))
 
 
+ABSENT = frozenset({"acting", "approvals"})
+"""What a history is known not to hold where nobody acts for another and nobody was asked."""
+
+
 def facts(number: int) -> dict[str, Any]:
     return {
         "activity": {"type": "refund_order", "id": "1", "attempt": 1, "task_queue": "agents", "local": False},
@@ -61,7 +65,7 @@ def facts(number: int) -> dict[str, Any]:
             "run_id": f"{number:036}",
             "governed": True,
         },
-        "worker": {"id": "spiffe://exequatur.local/worker/host/1"},
+        "worker": {"id": "spiffe://exequatur.local/worker/host/1", "integrity": "unmeasured"},
         "now": {"__extn": {"fn": "datetime", "arg": "2026-01-31T12:00:00.000Z"}},
     }
 
@@ -127,7 +131,9 @@ def questions(count: int, different: int) -> Iterator[Recorded]:
     for number in range(count):
         refund = {"order_id": f"o-{number}", "amount": amount(number, different), "reason": "it was broken"}
         where = Where(f"refund-{number}", f"{number:036}", "1", 1_769_860_800.0 + number, "history")
-        yield Recorded(where, principal, "refund_order", None, PlainArguments((refund,)), facts(number), False, None)
+        yield Recorded(
+            where, principal, "refund_order", None, PlainArguments((refund,)), facts(number), False, None, ABSENT
+        )
 
 
 def rate(old: PolicyBundle, new: PolicyBundle, asked: Iterable[Recorded]) -> tuple[float, Comparison]:

@@ -63,6 +63,14 @@ def test_a_denial_in_a_history_is_a_recorded_deny() -> None:
     assert [(each.action, each.decision) for each in found[1:]] == [("delete", "deny"), ("step", "allow")]
 
 
+def test_a_history_says_that_nobody_agreed_and_nobody_acted_except_where_it_holds_no_header() -> None:
+    found, _ = asked(history("sequential"))
+    assert [each.absent for each in found[1:]] == [{"acting", "approvals"}] * 3
+    found, _ = asked(history("local"))
+    local = next(each for each in found if each.facts.get("activity", {}).get("local"))
+    assert local.absent == {"acting"}
+
+
 def test_a_local_activity_is_asked_about_without_its_arguments() -> None:
     found, _ = asked(history("local"))
     local = next(each for each in found if each.facts.get("activity", {}).get("local"))

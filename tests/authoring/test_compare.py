@@ -50,6 +50,7 @@ def paid(
     facts: dict[str, Any] | None = None,
     roles: tuple[str, ...] = (),
     workflow: str = "w-1",
+    absent: frozenset[str] = frozenset(),
 ) -> Recorded:
     return Recorded(
         where=Where(workflow, "r-1", "5", 1_769_860_800.0, "history"),
@@ -64,6 +65,7 @@ def paid(
         facts=facts if facts is not None else FACTS,
         complete=complete,
         decision=decision,
+        absent=absent,
     )
 
 
@@ -445,3 +447,21 @@ def test_decisions_of_runs_that_are_not_known_are_never_taken_for_the_same() -> 
     once.add(unknown)
     once.end_source()
     assert (added, once.repeated) == ([unknown, unknown], 0)
+
+
+@pytest.mark.rule("compare.C2")
+def test_a_fact_that_is_known_to_have_been_absent_is_not_missing() -> None:
+    novel = '@id("novel") forbid(principal, action == Action::"pay", resource) when { context has behavior };'
+    old, new = bundle(PERMIT), bundle(PERMIT + novel)
+    assert changes(compare(old, new, [paid(complete=False)])) == {"undecidable": 1}
+    assert compare(old, new, [paid(complete=False, absent=frozenset({"behavior"}))]).same == 1
+
+
+@pytest.mark.rule("compare.C2")
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_fact_that_the_record_holds_in_part_is_missing_where_policies_read_it(complete: bool) -> None:
+    kind = '@id("kind") forbid(principal, action == Action::"pay", resource) when { context.run.workflow_type == "X" };'
+    record = paid(complete=complete, facts={**FACTS, "run": {"workflow_id": "w-1"}})
+    found = compare(bundle(PERMIT), bundle(PERMIT + kind), [record])
+    assert causes(found) == [("the record does not hold context.run.workflow_type (new policies)", 1)]
+    assert compare(bundle(PERMIT), bundle(PERMIT + LIMIT % 900), [record]).same == 1

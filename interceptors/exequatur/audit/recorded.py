@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal
@@ -33,7 +34,7 @@ from exequatur.authoring.whatif.comparison import Recorded, Where
 from exequatur.authoring.whatif.held import Arguments, GivenArguments, NoArguments, PlainArguments, Unreadable
 from exequatur.errors import PolicyError, StatementError
 from exequatur.gate.attempt import place_in
-from exequatur.gate.wire import read_start_header
+from exequatur.gate.wire import read_activity_header, read_start_header
 from exequatur.identity.principal import UNAUTHENTICATED, Principal
 from exequatur.lineage.record import Record
 from exequatur.policy.action import WORKFLOW_TYPE
@@ -41,8 +42,8 @@ from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.restriction import HELD_TO, PREFIX, UNUSABLE
 from exequatur.policy.source import BundleSource
 from exequatur.policy.told import ACTIVITY_RESET_ACTION, OWN_ACTIONS, START_ACTION
-from exequatur.statements.jws import parse
-from exequatur.statements.models import Grant, Receipt
+from exequatur.statements.jws import parse, type_of
+from exequatur.statements.models import Approval, Grant, Receipt
 from exequatur.statements.packing import unpack
 
 _PARSED = 32
@@ -200,7 +201,17 @@ class _Run:
             facts,
             False,
             decision,
+            self._absent(activity),
         )
+
+    def _absent(self, activity: Activity) -> frozenset[str]:
+        """Which facts were not told, by what the history holds of grant and request."""
+        absent = {"acting"} if self._grant is None or self._grant.act is None else set()
+        with suppress(StatementError):
+            tokens = read_activity_header(activity.headers)
+            if tokens is not None and Approval.typ not in map(type_of, tokens):
+                absent.add("approvals")
+        return frozenset(absent)
 
 
 def _of_record(

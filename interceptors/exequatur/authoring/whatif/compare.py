@@ -14,7 +14,7 @@ C4  Memory does not grow with the number of questions: answers, groups and examp
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -29,6 +29,7 @@ from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.engine import Verdict, decide
 from exequatur.policy.entities import ACTION_TYPE
 from exequatur.policy.schema import ActionDeclaration
+from exequatur.policy.types import RecordType
 
 #: Answers that are remembered for each bundle, some 600 bytes each.
 MAX_REMEMBERED = 20_000
@@ -281,15 +282,28 @@ def _missing_fact(recorded: Recorded, side: _ActionSide) -> str | None:
     if not recorded.complete:
         if side.facts is None:
             return "all of context"
-        missing = [name for name in side.facts if name not in facts and name != "args"]
+        known = recorded.absent | {"args"}
+        missing = [name for name in side.facts if name not in facts and name not in known]
     elif side.declared is not None:
         required = (each.name for each in side.declared.context.attributes if each.required)
         missing = [
             name for name in required if name not in facts and name != "args" and name in (side.facts or (name,))
         ]
     else:
-        return None
+        missing = []
+    if not missing and side.declared is not None:
+        missing = [name for name in _partly(side.declared, facts) if name.partition(".")[0] in (side.facts or (name,))]
     return f"context.{min(missing)}" if missing else None
+
+
+def _partly(declared: ActionDeclaration, facts: Mapping[str, Any]) -> Iterator[str]:
+    """What a schema requires of facts that the record holds in part: a gate of before told less of them."""
+    for each in declared.context.attributes:
+        told = facts.get(each.name)
+        if isinstance(each.type, RecordType) and isinstance(told, Mapping):
+            yield from (
+                f"{each.name}.{one.name}" for one in each.type.attributes if one.required and one.name not in told
+            )
 
 
 def _missing_resource(recorded: Recorded, side: _ActionSide) -> str | None:

@@ -45,6 +45,7 @@ class Recorded:
         facts: The other attributes of the context, as Cedar JSON.
         complete: Whether a fact that is not there was not there when it was decided.
         decision: What was decided, if the record says.
+        absent: Facts of which it is known that they were not there.
     """
 
     where: Where
@@ -55,6 +56,7 @@ class Recorded:
     facts: Mapping[str, Any]
     complete: bool
     decision: Literal["allow", "deny"] | None = None
+    absent: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
