@@ -10,6 +10,11 @@ ACCESS_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S10
 ID_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105
 LOCAL_TYPE = "urn:exequatur:params:oauth:token-type:local"
 """A name that an authority for development believes."""
+CERTIFICATE_TYPE = "urn:exequatur:params:oauth:token-type:client-certificate"
+"""The TLS client certificate of the connection; the token is without meaning."""
+
+MAX_TOKEN = 16_384
+"""Characters. Providers issue a few thousand; headers of HTTP servers end at 8 or 16 KiB."""
 
 
 @dataclass(frozen=True)
