@@ -117,6 +117,15 @@ def type_of(text: str) -> str:
     return _header(_segments(text)[0])["typ"]
 
 
+def kid_of(text: str) -> str:
+    """The key that a token names, believed by nobody yet.
+
+    Raises:
+        StatementError: V2, V3.
+    """
+    return _header(_segments(text)[0])["kid"]
+
+
 def _segments(text: str) -> tuple[str, str, str]:
     match text.split(".", 3):
         case [header, claims, signature] if len(header) <= 512 and text.isascii():

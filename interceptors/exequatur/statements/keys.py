@@ -24,15 +24,28 @@ def thumbprint(x: str) -> str:
 
 
 class Signer(Protocol):
-    """What signing needs of a key; the private part may live elsewhere."""
+    """What signing needs of a key; the private part may live elsewhere, for example in a KMS or an HSM."""
 
     @property
-    def kid(self) -> str: ...
+    def kid(self) -> str:
+        """The key's :func:`thumbprint`."""
+        ...
 
     @property
-    def x(self) -> str: ...
+    def x(self) -> str:
+        """The public key: its 32 bytes, base64url without padding."""
+        ...
 
-    def sign(self, data: bytes) -> bytes: ...
+    def sign(self, data: bytes) -> bytes:
+        """Sign with Ed25519 (RFC 8032), not prehashed.
+
+        Args:
+            data: What is signed, some KiB.
+
+        Returns:
+            The 64 bytes of the signature.
+        """
+        ...
 
 
 class SigningKey:
@@ -48,24 +61,31 @@ class SigningKey:
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
-    def from_pem(cls, pem: bytes) -> SigningKey:
-        """Read an unencrypted PKCS #8 key.
+    def from_pem(cls, pem: bytes, passphrase: bytes | None = None) -> SigningKey:
+        """Read a PKCS #8 key.
+
+        Args:
+            pem: The key.
+            passphrase: That it is encrypted with; ``None`` for one that is not encrypted.
 
         Raises:
-            ValueError: ``pem`` is not one, or not for Ed25519.
+            ValueError: ``pem`` is not one, not for Ed25519, or encrypted with another passphrase or none.
         """
+        wanted = "an unencrypted PEM private key" if passphrase is None else "a PEM key encrypted with this passphrase"
         try:
-            key = serialization.load_pem_private_key(pem, password=None)
+            key = serialization.load_pem_private_key(pem, password=passphrase)
         except Exception as err:  # cryptography raises several types for one cause
-            raise ValueError("not an unencrypted PEM private key") from err
+            raise ValueError(f"not {wanted}") from err
         if not isinstance(key, Ed25519PrivateKey):
             raise ValueError("not an Ed25519 key")
         return cls(key)
 
-    def to_pem(self) -> bytes:
-        return self._private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+    def to_pem(self, passphrase: bytes | None = None) -> bytes:
+        """Write a PKCS #8 key, encrypted where there is a passphrase."""
+        encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
+        if passphrase is not None:
+            encryption = serialization.BestAvailableEncryption(passphrase)
+        return self._private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
 
     @cached_property
     def public(self) -> PublicKey:

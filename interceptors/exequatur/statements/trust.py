@@ -3,12 +3,16 @@
 Anchors are only ever added. A key that is no longer used is *retired*: it still verifies what it signed while it was
 valid, so that old histories stay provable. The file format is a JWK set (RFC 7517, section 5) with the members ``typ``
 (the statements that the key may sign), ``iss``, ``nbf`` and, once retired, ``exp``.
+
+A running process learns new anchors with :meth:`TrustStore.learn`. Looking up a key does no I/O and takes no lock, so
+that it may be done inside a workflow.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, ValidationError
@@ -63,14 +67,24 @@ class TrustStore:
 
     Rules, numbered as the code marks them:
 
-    T1  A key is found by ``kid``; one that is not there is *unknown*, which is not a verdict yet.
+    T1  A key is found by ``kid``; one that is not there is *unknown*, which is not a verdict yet. ``on_unknown`` hears
+        of it.
     T2  It may sign statements of this ``typ``.
     T3  The statement says it was issued while the key was valid.
     T4  The statement's ``iss`` is the key's issuer.
+    T5  What is learned is taken as a whole or not at all: a set that changes an anchor, puts a retired one back, or
+        lacks one that is known, is an older set or another's.
     """
 
     def __init__(self, anchors: Iterable[Anchor] = ()) -> None:
         self._anchors: dict[str, Anchor] = {}
+        """Never changed but replaced, so that readers need no lock."""
+        self._adding = threading.RLock()
+        self.on_unknown: Callable[[str], bool] | None = None
+        """Told of a key that was looked up and is not there; says whether it may yet become known (T1).
+
+        It is called from any thread, also inside a workflow: it must return at once and do no I/O.
+        """
         for anchor in anchors:
             self.add(anchor)
 
@@ -111,12 +125,47 @@ class TrustStore:
                 f"Key {anchor.kid}: typ must name exactly one of {', '.join(sorted(AUTHORITY_TYPES))}; "
                 f"{Delegation.typ} and the others are signed with workload keys"
             )
-        known = self._anchors.get(anchor.kid)
-        if known and known.identity != anchor.identity:
-            raise ConfigurationError(f"Key {anchor.kid}: an anchor may be retired but not changed")
-        if known and known.exp is not None and (anchor.exp is None or anchor.exp > known.exp):
-            raise ConfigurationError(f"Key {anchor.kid}: a retired anchor may not be put back")
-        self._anchors[anchor.kid] = anchor
+        with self._adding:
+            known = self._anchors.get(anchor.kid)
+            if known and known.identity != anchor.identity:
+                raise ConfigurationError(f"Key {anchor.kid}: an anchor may be retired but not changed")
+            if known and known.exp is not None and (anchor.exp is None or anchor.exp > known.exp):
+                raise ConfigurationError(f"Key {anchor.kid}: a retired anchor may not be put back")
+            self._anchors = {**self._anchors, anchor.kid: anchor}
+
+    def learn(self, jwks: bytes, source: str = "the trust file") -> bool:
+        """Take over new anchors and retirements. May be called from any thread.
+
+        Args:
+            jwks: A JWK set with all anchors of the authority, retired ones among them.
+            source: Where it is from, for messages.
+
+        Returns:
+            Whether anything was new.
+
+        Raises:
+            ConfigurationError: T5, or it is no JWK set of anchors. What was known stays as it was.
+        """
+        given = TrustStore.from_jwks(jwks, source)
+        with self._adding:
+            missing = set(self._anchors) - set(given._anchors)
+            if missing:  # [T5]
+                raise ConfigurationError(
+                    f"{source} lacks key {min(missing)}, which is known here; it is an older set or another authority's"
+                )
+            both = TrustStore(self._anchors.values())
+            try:
+                for anchor in given:
+                    both.add(anchor)
+            except ConfigurationError as err:
+                raise ConfigurationError(f"{source}: {err}") from err
+            new = both._anchors != self._anchors
+            self._anchors = both._anchors
+        return new
+
+    def get(self, kid: str) -> Anchor | None:
+        """The anchor of a key, retired or not."""
+        return self._anchors.get(kid)
 
     def __iter__(self) -> Iterator[Anchor]:
         return iter(self._anchors.values())
@@ -136,7 +185,8 @@ class TrustStore:
         """
         anchor = self._anchors.get(kid)
         if anchor is None:
-            raise UnknownKeyError("T1", f"The trust store has no key {kid}")
+            pending = self.on_unknown is not None and self.on_unknown(kid)
+            raise UnknownKeyError("T1", f"The trust store has no key {kid}", pending=pending)
         if typ not in anchor.typ:
             raise StatementError("T2", f"Key {kid} may not sign {typ}")
         if at < anchor.nbf or (anchor.exp is not None and at > anchor.exp):

@@ -143,6 +143,15 @@ class Credentials:
         """The credentials of the last keys that were added."""
         return [held[-1] for held in self._by_kid.values()][-count:]
 
+    def of(self, kid: str, at: float) -> list[WorkloadCredential]:
+        """The credentials of a key that were valid at a time.
+
+        Args:
+            kid: Of the worker's key.
+            at: Seconds since 1970.
+        """
+        return [each.claims for each in self._by_kid.get(kid, ()) if each.claims.nbf <= at <= each.claims.exp]
+
     def verify(self, token: Token[W], role: Role, scope: Scope) -> Token[W]:
         """Check a statement that a worker signed.
 
