@@ -1,0 +1,1 @@
+"""The application of a worker that is tampered with."""

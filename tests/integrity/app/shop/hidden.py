@@ -1,0 +1,3 @@
+"""Has a compiled file that says something else."""
+
+VALUE = "one"
