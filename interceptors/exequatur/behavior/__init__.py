@@ -1,1 +1,1 @@
-"""What principals and runs did before, as policies are told it."""
+"""Behaviour: what principals and runs did before, what is usual, and how unusual something is."""

@@ -1,16 +1,43 @@
-"""Which execution a grant serves: the first that shows it to this journal, and no other."""
+"""What is used once: a grant by one execution, a permit, a challenge, a request.
+
+With shared state that holds among all hosts; the journal remembers it besides, so that it also holds where the shared
+state is added or taken away later. The ledger is asked first: what it refuses must leave no mark in the journal.
+"""
 
 from __future__ import annotations
 
-from exequatur.lineage.journal import Journal
+from typing import TYPE_CHECKING
+
+from exequatur.errors import RepeatedRequestError, ReplayedRequestError
 from exequatur.statements.verification import Chain
 
+if TYPE_CHECKING:
+    from exequatur.gate.attempt import Attempt
+    from exequatur.gate.gate import Gate
 
-async def serves(journal: Journal, chain: Chain, first_run_id: str) -> bool:
+
+async def pinned(gate: Gate, name: str, holder: str) -> bool:
+    """Whether a name is held by who asks, now or before.
+
+    Args:
+        gate: Whose shared state and journal.
+        name: What serves one.
+        holder: Who asks.
+
+    Raises:
+        JournalError: It cannot be remembered.
+    """
+    counting = gate.counting
+    if counting is not None and counting.shared and not await counting.pin(name, holder):
+        return False
+    return await gate.require_journal().pin(name, holder)
+
+
+async def serves(gate: Gate, chain: Chain, first_run_id: str) -> bool:
     """Whether a chain is used by the execution that used it first.
 
     Args:
-        journal: Where that is remembered.
+        gate: Where that is remembered.
         chain: Verified.
         first_run_id: First execution run id of who shows it.
 
@@ -24,6 +51,29 @@ async def serves(journal: Journal, chain: Chain, first_run_id: str) -> bool:
         first = handed.claims.parent_first_run_id
         if first is None or before.claims.authorization.reuse == "schedule":
             continue
-        if not await journal.pin(before.digest, first):
+        if not await pinned(gate, before.digest, first):
             return False
-    return await journal.pin(chain.leaf.digest, first_run_id)
+    return await pinned(gate, chain.leaf.digest, first_run_id)
+
+
+async def used_once(attempt: Attempt, request: str) -> None:
+    """F4 among all hosts; within one the journal knows it.
+
+    Args:
+        attempt: Verified.
+        request: What stands for its request.
+
+    Raises:
+        JournalError: It cannot be remembered.
+        RepeatedRequestError: It was used for an attempt of this number that was scheduled at another time.
+        ReplayedRequestError: It was used for this very attempt.
+    """
+    counting = attempt.gate.counting
+    if counting is None or not counting.shared:
+        return
+    moment = "" if attempt.info.is_local else f"{attempt.scheduled['scheduled']:.6f}"
+    place = f"request {request} {attempt.run_id} {attempt.info.attempt}"
+    if not await counting.pin(place, moment) and not attempt.reset:
+        raise RepeatedRequestError("the request was already used for an attempt of this number on another host")
+    if not await counting.pin(f"{place} {moment}", attempt.use):
+        raise ReplayedRequestError("the request was already used for this attempt on another host")

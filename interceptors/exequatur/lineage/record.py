@@ -123,6 +123,26 @@ def read(path: Path) -> Iterator[Record]:
             yield _record(log_id, row, path)
 
 
+def last_of(path: Path, kind: str) -> tuple[str, bytes | None]:
+    """The id of the log in a journal file, and the body of its last record of a kind, if it has one.
+
+    Args:
+        path: The ``.db`` file.
+        kind: The kind.
+
+    Raises:
+        JournalError: The file is missing, unreadable, not a journal, or holds a value of a wrong type.
+    """
+    with FailuresNamed(path), closing(_connect_to_read(path)) as db:
+        log_id = log_id_of(db, path)
+        row = db.execute("SELECT body FROM records WHERE kind = ? ORDER BY idx DESC LIMIT 1", (kind,)).fetchone()
+    if row is None:
+        return log_id, None
+    if not isinstance(row[0], bytes):
+        raise JournalError(f"{path}: a {kind} record is of a wrong type: the journal was edited")
+    return log_id, row[0]
+
+
 def read_from(path: Path, index: int, count: int, size: int) -> tuple[str, list[Record]]:
     """Read a part of a journal file, and leave the file at once.
 

@@ -471,6 +471,8 @@ class EvidenceStore:
                 yield from islice(self._links(and_(records.c.address == address, records.c.kind == kind)), 1)
         # What was revoked is about no single run, and may have been about these.
         yield from self.of_kind("revocation")
+        # So it is of what its workers were.
+        yield from self.of_kind("integrity")
 
     def _checkpoints_of(self, workflow_id: str) -> Iterator[str]:
         mine = f"/workflows/{quote(workflow_id, safe='')}/runs/"

@@ -14,6 +14,7 @@ import sqlite3
 import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -141,18 +142,61 @@ STEPS: tuple[tuple[str, ...], ...] = (
 """What takes a store from version 0 to 1, from 1 to 2, and so on; ``{bytes}`` is the database's type for bytes."""
 
 
-def connect(where: str | Path, *, create: bool) -> Engine:
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The tables that belong together in a database, and how they came to be.
+
+    Args:
+        what: What messages call it, with its article.
+        version: The table with the number of the steps that were taken.
+        steps: As :data:`STEPS`.
+    """
+
+    what: str
+    version: Table
+    steps: tuple[tuple[str, ...], ...]
+
+
+def connect(where: str | Path, *, create: bool, layout: Layout | None = None) -> Engine:
     """Connect to a store and bring its tables up to this version.
 
     Args:
         where: URL or path, as for :meth:`exequatur.lineage.store.EvidenceStore.open`.
         create: Whether a SQLite file that does not exist is made.
+        layout: Its tables; those of an evidence store where nothing is given.
 
     Raises:
         ConfigurationError: It is not the URL of a store.
         EvidenceError: It is another kind of database, or of a later version.
         StoreUnavailableError: It cannot be reached or written.
     """
+    engine = _engine(where, create=create)
+    try:
+        with failures_named(engine):
+            _migrate(engine, layout or Layout("an evidence store", version, STEPS))
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def stored_version(where: str | Path, layout: Layout | None = None) -> tuple[str, int]:
+    """What messages call a store, and the version of its tables, 0 when it has none; nothing in it is changed.
+
+    Raises:
+        ConfigurationError: It is not the URL of a store.
+        EvidenceError: It is another kind of database, or of a later version.
+        StoreUnavailableError: It cannot be reached or read.
+    """
+    engine = _engine(where, create=False)
+    try:
+        with transaction(engine, writes=False) as db:
+            return name_of(engine), _version(db, layout or Layout("an evidence store", version, STEPS))
+    finally:
+        engine.dispose()
+
+
+def _engine(where: str | Path, *, create: bool) -> Engine:
     url, arguments = _url(where)
     if url.get_backend_name() == "sqlite":
         _make_file(url, create=create)
@@ -176,12 +220,6 @@ def connect(where: str | Path, *, create: bool) -> Engine:
             pool_pre_ping=True,
         )
         event.listen(engine, "do_connect", _connect_postgresql)
-    try:
-        with failures_named(engine):
-            _migrate(engine)
-    except BaseException:
-        engine.dispose()
-        raise
     return engine
 
 
@@ -311,39 +349,41 @@ def _begin_sqlite(db: Connection) -> None:
     db.exec_driver_sql("BEGIN IMMEDIATE" if db.get_execution_options().get("exequatur_writes") else "BEGIN")
 
 
-def _migrate(engine: Engine) -> None:
+def _migrate(engine: Engine, layout: Layout) -> None:
+    steps = layout.steps
     with transaction(engine, writes=False) as db:
-        found = _version(db)
-    if found < len(STEPS):
+        found = _version(db, layout)
+    if found < len(steps):
         with transaction(engine, writes=True) as db:
             if engine.dialect.name == "postgresql":
                 db.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-            found = _version(db)  # somebody else may have been first
-            for step in STEPS[found:]:
+            found = _version(db, layout)  # somebody else may have been first
+            for step in steps[found:]:
                 for statement in step:
                     bytes_type = "BYTEA" if engine.dialect.name == "postgresql" else "BLOB"
                     db.exec_driver_sql(statement.format(bytes=bytes_type))
-            db.execute(update(version).values(version=len(STEPS)))
+            db.execute(update(layout.version).values(version=len(steps)))
     if engine.dialect.name == "sqlite":
         _write_ahead(engine)
 
 
-def _version(db: Connection) -> int:
+def _version(db: Connection, layout: Layout) -> int:
     """The version of the store that is there; 0, with the table that holds it, when there is none."""
+    table = layout.version
     tables = inspect(db).get_table_names()
-    if version.name not in tables:
+    if table.name not in tables:
         if tables and db.dialect.name == "sqlite":
             # Another application may share a PostgreSQL database; a file with tables is somebody else's, or a journal.
-            raise EvidenceError(f"{name_of(db.engine)}: a database, but not an evidence store; name another file")
+            raise EvidenceError(f"{name_of(db.engine)}: a database, but not {layout.what}; name another file")
         if not db.get_execution_options().get("exequatur_writes"):
             return 0
-        db.exec_driver_sql("CREATE TABLE evidence_version (version INTEGER PRIMARY KEY)")
-        db.execute(insert(version).values(version=0))
-    found: int = db.execute(select(version.c.version)).scalar_one()
-    if found > len(STEPS):
+        db.exec_driver_sql(f"CREATE TABLE {table.name} (version INTEGER PRIMARY KEY)")
+        db.execute(insert(table).values(version=0))
+    found: int = db.execute(select(table.c.version)).scalar_one()
+    if found > len(layout.steps):
         raise EvidenceError(
-            f"{name_of(db.engine)}: an evidence store of version {found}, and this release knows {len(STEPS)}; upgrade "
-            "exequatur"
+            f"{name_of(db.engine)}: {layout.what} of version {found}, and this release knows {len(layout.steps)}; "
+            "upgrade exequatur"
         )
     return found
 

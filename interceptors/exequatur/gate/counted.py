@@ -1,0 +1,133 @@
+"""How an attempt is counted: what of it stands in the ledger, when, and what came of it (rules C of
+:mod:`exequatur.gate.counting`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exequatur.behavior.arguments import Features, features_of
+from exequatur.failures import AuthorizationChallenge, AuthorizationFailure
+from exequatur.gate.counting import Reservation
+from exequatur.lineage.event import Event
+from exequatur.policy.bundle import PolicyBundle
+from exequatur.policy.told import CHILD_ACTION, RESET_ACTION
+
+if TYPE_CHECKING:
+    from exequatur.gate.attempt import Attempt, Judgement
+
+FACT = "behavior"
+
+
+async def count(attempt: Attempt) -> None:
+    """C1: count an attempt before policies that read behaviour are asked about it.
+
+    Args:
+        attempt: Not judged yet, or to be judged again.
+
+    Raises:
+        JournalError: It cannot be counted (C2).
+    """
+    counting = attempt.gate.counting
+    if counting is None or attempt.reservation is not None or not _counts(attempt):
+        return
+    if attempt.mark.cost is not None and attempt.identified() is not None:
+        attempt.cost()  # also where nobody reads it here: a budget elsewhere adds it up (A17)
+    if not _read(attempt):
+        return
+    reservation = _reservation(attempt)
+    if reservation is not None:
+        await counting.ask(reservation)
+        attempt.reservation = reservation
+
+
+def came_of(attempt: Attempt, judgement: Judgement | None, failure: AuthorizationFailure | None = None) -> None:
+    """C3 and C5: say what was decided. Never raises and never waits.
+
+    Args:
+        attempt: The attempt.
+        judgement: The decision that stands; ``None`` where it could not be decided.
+        failure: What the attempt ends with instead of running.
+    """
+    counting = attempt.gate.counting
+    if counting is None:
+        return
+    decision = "none" if judgement is None else judgement.decision
+    if attempt.reservation is None:
+        if decision == "none" or not _counts(attempt):
+            return
+        attempt.reservation = _reservation(attempt)
+        if attempt.reservation is None:
+            return
+        counting.note(attempt.reservation)
+    if isinstance(failure, AuthorizationChallenge) or (decision == "none" and attempt.enforced):
+        # What people are asked about counts when it comes again with their answer.
+        counting.voided(attempt.reservation)
+    elif decision == "deny":
+        counting.denied(attempt.reservation, ran=not attempt.enforced)
+
+
+def ran(attempt: Attempt, took: float) -> None:
+    """Say that the body is over.
+
+    Args:
+        attempt: Its attempt.
+        took: Seconds.
+    """
+    if attempt.gate.counting is not None and attempt.reservation is not None:
+        attempt.gate.counting.ended(attempt.reservation, took)
+
+
+def _read(attempt: Attempt) -> bool:
+    """Whether the policies in force, or what the run is restricted by, can read behaviour about this attempt."""
+    return read_by(attempt.gate.policy.bundle, attempt.info.activity_type) or _forbidden(attempt)
+
+
+def _forbidden(attempt: Attempt) -> bool:
+    """Whether the run is restricted by policies of its own, which may read anything."""
+    return attempt.identified() is not None and attempt.held is not None and bool(attempt.held.forbid)
+
+
+def read_by(bundle: PolicyBundle, activity_type: str) -> bool:
+    """Whether policies can read behaviour about an activity.
+
+    Args:
+        bundle: The policies.
+        activity_type: Of the activity.
+    """
+    if not bundle.reads_fact(FACT):
+        return False
+    reads = (bundle.fact_reads(action) for action in (activity_type, RESET_ACTION, CHILD_ACTION))
+    return any(each is None or FACT in each for each in reads)
+
+
+def _counts(attempt: Attempt) -> bool:
+    """C5."""
+    counting = attempt.gate.counting
+    if counting is None:
+        return False
+    return counting.shared or attempt.gate.policy.bundle.reads_fact(FACT) or _forbidden(attempt)
+
+
+def _reservation(attempt: Attempt) -> Reservation | None:
+    """What of an attempt is counted; ``None`` where it is not known on whose behalf it is."""
+    principal = attempt.identified()
+    if principal is None:
+        return None
+    info, features = attempt.info, _features(attempt)
+    authorized = attempt.authorized
+    event = Event(
+        kind="asked",
+        at=round(attempt.gate.clock() * 1000),
+        principal=principal,
+        workflow_type=info.workflow_type or "",
+        run=attempt.run_id if authorized is None else authorized.request.claims.first_run_id,
+        activity=info.activity_type,
+        attempt=info.attempt,
+        shape=features.shape,
+        cost=attempt.cost() or 0,
+    )
+    return Reservation(event, features)
+
+
+def _features(attempt: Attempt) -> Features:
+    return features_of([(payload.metadata.get("encoding", b""), payload.data) for payload in attempt.input])
