@@ -19,8 +19,10 @@ since 1970, digests as in :mod:`exequatur.statements.models`.
 ``GET  /health/live|ready``    whether the process runs, and whether it can decide
 =============================  =====================================================================================
 
-Whoever asks shows a credential: ``Authorization: Bearer``, or a TLS client certificate. In a token exchange it is
-``subject_token``, and ``actor_token`` where somebody acts for the subject.
+Whoever asks shows a credential: ``Authorization: Bearer`` and the headers of :func:`shown`, or a TLS client
+certificate. In a token exchange it is ``subject_token``, and ``actor_token`` where somebody acts for the subject; the
+connection's own certificate is named there by :data:`CERTIFICATE`. The trust anchors, the health and what describes the
+service are for everybody.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from exequatur.statements.models import Digest, Name, PermitKind, PublicKey, Reuse, Role
+from exequatur.identity.credential import CERTIFICATE_TYPE, JWT_TYPE, LOCAL_TYPE, Credential
+from exequatur.statements.encoding import from_base64url, to_base64url
+from exequatur.statements.models import Digest, Name, PermitKind, PublicKey, Reuse, Role, Time
 
 TOKEN_PATH = "/oauth/token"  # noqa: S105
 AUTHORIZATIONS_PATH = "/v1/authorizations"
@@ -44,10 +48,22 @@ EVALUATION_PATH = "/access/v1/evaluation"
 EVALUATIONS_PATH = "/access/v1/evaluations"
 LIVE_PATH = "/health/live"
 READY_PATH = "/health/ready"
+OAUTH_METADATA_PATH = "/.well-known/oauth-authorization-server"
+"""RFC 8414."""
+AUTHZEN_METADATA_PATH = "/.well-known/authzen-configuration"
+"""AuthZEN Authorization API 1.0, section 9."""
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 GRANT_TYPE = "urn:exequatur:params:oauth:token-type:grant"
 PERMIT_TYPE = "urn:exequatur:params:oauth:token-type:permit"
+
+CERTIFICATE = Credential("connection", CERTIFICATE_TYPE)
+"""Stands for the client certificate of the connection, as ``subject_token`` or ``actor_token`` and their types."""
+TYPE_HEADER = "Exequatur-Token-Type"
+"""Type of the bearer token; a JWT unless it says otherwise."""
+SUBJECT_HEADER = "Exequatur-Subject-Token"
+"""On whose behalf, where that is not who asks: then who asks is the actor."""
+SUBJECT_TYPE_HEADER = "Exequatur-Subject-Token-Type"
 
 MAX_BODY_BYTES = 256 * 1024
 """The longest request is a renewal or an approval with the statements that it stands on."""
@@ -115,6 +131,9 @@ class AuthorizationBody(Body):
 
 
 class Authorized(Body):
+    """As :class:`exequatur.gate.issuing.Leave`."""
+
+    principal: str
     policies: tuple[str, ...]
 
 
@@ -150,8 +169,8 @@ class CredentialBody(Body):
     namespaces: tuple[Name, ...]
     task_queues: tuple[Name, ...]
     activities: tuple[Name, ...]
-    proof: str
-    """Compact JWS over this very order with the key that is to be credentialed: proof of possession (RFC 7800)."""
+    proof: Annotated[str, Field(max_length=1000)]
+    """Proof of possession of the key (RFC 7800), as :func:`exequatur.authority.possession.prove` makes it."""
     manifest: str | None = None
     """The signed manifest that the worker verified itself against, as a DSSE envelope."""
     instance: str | None = None
@@ -171,22 +190,161 @@ class FeedPage(Body):
     more: bool = False
 
 
+class RevocationBody(Body):
+    """As :class:`exequatur.revocation.entry.Revocation`: what matches all that is named is revoked."""
+
+    reason: Name
+    grant: Name | None = None
+    principal: Name | None = None
+    workflow: Name | None = None
+    activity: Name | None = None
+    worker: Name | None = None
+    key: Name | None = None
+    code: Name | None = None
+    bundle: Name | None = None
+    everything: bool = False
+    until: Time | None = None
+    lifts: Annotated[int, Field(ge=1)] | None = None
+    """Number of the entry that is lifted; then nothing is named."""
+
+
+class Revoked(Body):
+    version: int
+    """Of the feed, with the entry in it."""
+
+
+class Subject(Body):
+    """A Cedar entity; ``properties`` are its attributes, and ``parents`` among them a list such as
+    ``["Role::\\"ops\\""]``."""
+
+    type: Name
+    id: Name
+    properties: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Action(Body):
+    """A Cedar action by its name; ``properties`` are the arguments."""
+
+    name: Name
+    properties: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Resource(Body):
+    """A Cedar entity. Its attributes are those that the policies come with, so it has no properties of its own."""
+
+    type: Name
+    id: Name
+    properties: Annotated[dict[str, JsonValue], Field(max_length=0)] = Field(default_factory=dict)
+
+
+class Evaluation(Body):
+    """A question (AuthZEN Authorization API 1.0, section 6.1). The moment is the authority's own."""
+
+    subject: Subject
+    action: Action
+    resource: Resource
+    context: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class PartOfEvaluation(Body):
+    """One of several questions: what it leaves out is taken from the request."""
+
+    subject: Subject | None = None
+    action: Action | None = None
+    resource: Resource | None = None
+    context: dict[str, JsonValue] | None = None
+
+
+class EvaluationOptions(BaseModel):
+    """Section 7.1.2; options that are not known mean nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    evaluations_semantic: Literal["execute_all", "deny_on_first_deny", "permit_on_first_permit"] = "execute_all"
+
+
+class Evaluations(PartOfEvaluation):
+    """Several questions (section 7.1); without ``evaluations`` it is one."""
+
+    evaluations: Annotated[tuple[PartOfEvaluation, ...], Field(max_length=50)] = ()
+    options: EvaluationOptions = EvaluationOptions()
+
+
+class Decision(Body):
+    """Section 6.2."""
+
+    decision: bool
+    context: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Decisions(Body):
+    """Section 7.2: ``evaluations`` in the order in which they were asked, or ``decision`` where one was."""
+
+    evaluations: tuple[Decision, ...] | None = None
+    decision: bool | None = None
+    context: dict[str, JsonValue] | None = None
+
+
+ErrorCode = Literal[
+    "invalid_request",
+    "invalid_client",
+    "invalid_grant",
+    "invalid_target",
+    "unsupported_grant_type",
+    "invalid_token",
+    "access_denied",
+    "not_found",
+    "method_not_allowed",
+    "unsupported_media_type",
+    "too_large",
+    "slow_down",
+    "temporarily_unavailable",
+    "server_error",
+]
+"""The names of what went wrong."""
+
+
 class Problem(Body):
     """Why something was not done (RFC 6749, section 5.2)."""
 
-    error: Literal[
-        "invalid_request",
-        "invalid_client",
-        "invalid_grant",
-        "invalid_target",
-        "unsupported_grant_type",
-        "invalid_token",
-        "access_denied",
-        "not_found",
-        "too_large",
-        "slow_down",
-        "temporarily_unavailable",
-    ]
+    error: ErrorCode
     error_description: str
     details: dict[str, JsonValue] | None = None
     """For ``access_denied``: the principal, and the policies that decided."""
+
+
+def shown(asks: Credential | None, subject: Credential | None = None) -> dict[str, str]:
+    """The headers that show credentials, wherever it is not a token exchange.
+
+    Args:
+        asks: Whoever asks; ``None`` for a TLS client certificate.
+        subject: On whose behalf, where that is somebody else.
+    """
+    headers = {}
+    if asks is not None:
+        headers["Authorization"] = f"Bearer {_in_header(asks)}"
+        headers[TYPE_HEADER] = asks.type
+    if subject is not None:
+        headers[SUBJECT_HEADER] = _in_header(subject)
+        headers[SUBJECT_TYPE_HEADER] = subject.type
+    return headers
+
+
+def credential_from(token: str, type: str | None) -> Credential:
+    """The credential that a header of :func:`shown` holds.
+
+    Args:
+        token: The header, without ``Bearer``.
+        type: The header that says its type.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    if type == LOCAL_TYPE:
+        return Credential(from_base64url(token).decode(), LOCAL_TYPE)
+    return Credential(token, type or JWT_TYPE)
+
+
+def _in_header(credential: Credential) -> str:
+    """A local name may be in any script, and a header may not."""
+    return to_base64url(credential.token.encode()) if credential.type == LOCAL_TYPE else credential.token

@@ -1,0 +1,1 @@
+"""The authority as a service: what it takes and answers over HTTP."""

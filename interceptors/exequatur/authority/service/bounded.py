@@ -1,0 +1,88 @@
+"""What every request has to keep to before anybody looks at it.
+
+Rules, numbered as the code marks them (H3 is that of :mod:`exequatur.authority.service.limits`):
+
+H23  A body is read whole, within a time and a size, before anything is done with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from exequatur.authority.service.answers import Refused, answer, invalid
+from exequatur.authority.service.config import Limits
+from exequatur.authority.service.limits import Buckets
+
+BODY_WITHIN = 10.0
+"""Seconds in which a body has to arrive."""
+_DRAINED = 4
+"""How many times too much is read and thrown away, so that who sends it gets to read the answer."""
+_CLOSE = {"Connection": "close"}
+
+
+class Bounded:
+    """ASGI middleware: counts requests by address, and reads bodies.
+
+    Args:
+        app: What answers.
+        limits: As configured.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self._app = app
+        self._most = limits.body
+        self._addresses = Buckets(limits.per_address, limits.burst)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            if not scope["path"].startswith("/health/"):
+                self._addresses.take(str((scope.get("client") or ("",))[0]))
+            body = await self._body(scope, receive)
+        except Refused as refused:
+            scope["state"]["error"] = refused.error
+            await answer(refused, scope["state"]["request_id"])(scope, receive, send)
+            return
+        handed = False
+
+        async def again() -> Message:
+            nonlocal handed
+            if handed:
+                return await receive()
+            handed = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._app(scope, again, send)
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        """The whole body.
+
+        Raises:
+            Refused: H23.
+        """
+        too_large = Refused(413, "too_large", f"The body has more than {self._most} bytes", headers=_CLOSE)
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._most * _DRAINED:
+            raise too_large
+        body, size = bytearray(), 0
+        try:
+            async with asyncio.timeout(BODY_WITHIN):  # H23
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise invalid("The connection ended before the body")
+                    part = message.get("body", b"")
+                    size += len(part)
+                    if size <= self._most:
+                        body += part
+                    elif size > self._most * _DRAINED or not message.get("more_body", False):  # [H23]
+                        raise too_large
+                    if not message.get("more_body", False):
+                        return bytes(body)
+        except TimeoutError:
+            late = f"The body did not arrive within {BODY_WITHIN:.0f} s"
+            raise Refused(400, "invalid_request", late, headers=_CLOSE) from None

@@ -1,0 +1,250 @@
+"""Runs the service: sockets, TLS, and an orderly end.
+
+Rules, numbered as the code marks them:
+
+H25  A client certificate counts only as the TLS layer verified it, on this very connection. No header stands for one.
+H26  When it is told to stop, it says at once that it is not ready and takes on nothing new; what runs is finished.
+H27  Whoever is slow to say what it wants is not waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+import h11
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from exequatur.authority.service.access_log import AccessLog
+from exequatur.authority.service.app import create_app
+from exequatur.authority.service.bounded import Bounded
+from exequatur.authority.service.config import AuthorityConfig, Tls
+from exequatur.authority.service.parts import Service
+from exequatur.errors import ConfigurationError
+from exequatur.gate.serving import Serving
+
+logger = logging.getLogger("exequatur")
+
+STOPPING = 0.3
+"""Seconds between saying that it is not ready and closing the sockets."""
+HEAD_WITHIN = 10.0
+"""Seconds in which the head of a request has to arrive."""
+_LONGEST_HEAD = 64 * 1024
+"""Bytes."""
+_RELOAD = 10.0
+"""Seconds between two looks at the certificate's file."""
+
+
+class _Protocol(H11Protocol):
+    """HTTP on one connection, with the client certificate in the scope of each request (ASGI TLS extension)."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        der = tls.getpeercert(binary_form=True) if tls is not None else None
+        app = self.app
+
+        async def with_certificate(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["extensions"] = {**scope.get("extensions", {}), "tls": {"client_cert_der": der}}  # [H25]
+            await app(scope, receive, send)
+
+        self.app = with_certificate
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wait_no_more()
+        super().connection_lost(exc)
+
+    def _wait_for_head(self) -> None:
+        if self.conn.their_state is not h11.IDLE:
+            self._wait_no_more()
+        elif self._late is None:
+            self._late = self.loop.call_later(HEAD_WITHIN, self.transport.close)  # H27
+
+    def _wait_no_more(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+
+class _Server(uvicorn.Server):
+    """Stops in two steps (H26), and ends with exit code 0 when it was told to."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, told: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._service = service
+        self._told = told
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._told()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.health.stopping = True  # H26
+        await asyncio.sleep(STOPPING)
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        handled = (signal.SIGINT, signal.SIGTERM)
+        for each in handled:
+            with contextlib.suppress(ValueError, RuntimeError):  # not in the main thread
+                loop.add_signal_handler(each, self.handle_exit, each, None)
+        try:
+            yield
+        finally:
+            for each in handled:
+                with contextlib.suppress(ValueError, RuntimeError):
+                    loop.remove_signal_handler(each)
+
+
+async def serve(
+    service: Service, serving: Serving, told: Callable[[str], None], stop: asyncio.Event | None = None
+) -> None:
+    """Serve until the process is told to stop.
+
+    Args:
+        service: What answers.
+        serving: What runs beside it: the evidence journal, and the policies and revocations that are followed.
+        told: Called with the URL once it is reachable.
+        stop: Tells it to stop, where signals do not.
+
+    Raises:
+        ConfigurationError: It cannot listen there, or certificate and key cannot be used.
+        JournalError: The evidence journal cannot be opened.
+        PolicyError: The policies cannot be put in force.
+    """
+    config = service.config
+    with contextlib.ExitStack() as closing:
+        closing.callback(service.offload.close)
+        closing.callback(service.once.close)
+        log = closing.enter_context(_access_log(config))
+        app = AccessLog(Bounded(create_app(service), config.limits), log)
+        listening = closing.enter_context(_listening(config))
+        server = _Server(_uvicorn(app, config), service, lambda: told(_url(config, listening)))
+        await asyncio.to_thread(serving.adopt)
+        async with serving.worker():
+            beside = []
+            if config.tls is not None and server.config.ssl is not None:
+                beside.append(asyncio.ensure_future(_reload(server.config.ssl, config.tls)))
+            if stop is not None:
+                beside.append(asyncio.ensure_future(_stopped(server, stop)))
+            try:
+                await server.serve(sockets=[listening])
+            finally:
+                for each in beside:
+                    each.cancel()
+
+
+def _uvicorn(app: Any, config: AuthorityConfig) -> uvicorn.Config:
+    tls = config.tls
+    options: dict[str, Any] = {}
+    if tls is not None:
+        options = {
+            "ssl_certfile": tls.cert,
+            "ssl_keyfile": tls.key,
+            "ssl_ca_certs": str(tls.client_ca) if tls.client_ca else None,
+            "ssl_cert_reqs": ssl.CERT_NONE
+            if tls.client_ca is None
+            else ssl.CERT_REQUIRED
+            if tls.client_required
+            else ssl.CERT_OPTIONAL,
+        }
+    made = uvicorn.Config(
+        app,
+        http=_Protocol,
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # whoever can set a header must not choose an address
+        limit_concurrency=config.limits.connections,
+        timeout_graceful_shutdown=max(1, round(config.grace.total_seconds())),
+        h11_max_incomplete_event_size=_LONGEST_HEAD,
+        **options,
+    )
+    try:
+        made.load()
+    except (OSError, ValueError) as err:  # ssl.SSLError is an OSError
+        raise ConfigurationError(f"[tls]: certificate and key cannot be used: {err}") from err
+    return made
+
+
+@contextlib.contextmanager
+def _listening(config: AuthorityConfig) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        listening = socket.create_server((config.host, config.port), family=family, backlog=1024)
+    except OSError as err:
+        raise ConfigurationError(f"listen: {config.listen}: {err.strerror or err}") from err
+    with listening:
+        # Inherited by connections. Without it, each answer waits for a delayed acknowledgement.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        yield listening
+
+
+def _url(config: AuthorityConfig, listening: socket.socket) -> str:
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    return f"{'http' if config.tls is None else 'https'}://{host}:{listening.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def _access_log(config: AuthorityConfig) -> Iterator[TextIO]:
+    if config.access_log is None:
+        yield sys.stdout
+        return
+    try:
+        stream = config.access_log.open("a", encoding="utf-8")
+    except OSError as err:
+        raise ConfigurationError(f"access_log: {config.access_log}: {err.strerror or err}") from err
+    with stream:
+        yield stream
+
+
+async def _reload(context: ssl.SSLContext, tls: Tls) -> None:
+    """Take a renewed certificate for connections to come."""
+    known = await asyncio.to_thread(_stamps, tls)
+    while True:
+        await asyncio.sleep(_RELOAD)
+        found = await asyncio.to_thread(_stamps, tls)
+        if found != known:
+            try:
+                await asyncio.to_thread(context.load_cert_chain, tls.cert, tls.key)
+                known = found
+                logger.warning("The renewed certificate %s is used from now on", tls.cert)
+            except OSError as err:
+                logger.error("The certificate %s was renewed and cannot be used: %s", tls.cert, err)
+
+
+def _stamps(tls: Tls) -> tuple[tuple[int, int] | None, ...]:
+    def stamp(path: Any) -> tuple[int, int] | None:
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_ino
+
+    return stamp(tls.cert), stamp(tls.key)
+
+
+async def _stopped(server: uvicorn.Server, stop: asyncio.Event) -> None:
+    await stop.wait()
+    server.should_exit = True
