@@ -35,7 +35,7 @@ from temporalio.worker import (
 )
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
-from exequatur.assembly import Parts, embedded, given
+from exequatur.assembly import Parts, embedded, given, remote
 from exequatur.errors import ConfigurationError, PolicyError
 from exequatur.gate.activity import ActivityInbound
 from exequatur.gate.client import ClientOutbound
@@ -48,11 +48,13 @@ from exequatur.gate.issuing import ActionOrder
 from exequatur.gate.metrics import Metrics
 from exequatur.gate.nexus import NexusInbound
 from exequatur.gate.platform import check_platform
-from exequatur.gate.revocations import revocation
 from exequatur.gate.slots import FixedSlots, GatedSlots, GatedTuner
+from exequatur.gate.watched import WatchedWorker
 from exequatur.gate.workflow import WorkflowInbound
-from exequatur.identity.principal import Principal
+from exequatur.identity.principal import UNAUTHENTICATED, Principal
+from exequatur.identity.sources import Identity
 from exequatur.release.report import InForceReport, report_of
+from exequatur.revocation.entry import revocation
 from exequatur.settings import Settings
 from exequatur.statements.keys import warm_up
 
@@ -66,15 +68,45 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
     """No activity executes without authorization.
 
     Give it to ``Client.connect(plugins=[...])``; the workers of that client inherit it. Give it to a ``Replayer`` to
-    replay governed histories. One instance serves any number of clients and workers. Use :meth:`embedded` to make one.
+    replay governed histories. One instance serves any number of clients and workers.
+
+    Args:
+        authority: URL of an authority service. Use :meth:`embedded` for a plugin that is its own authority.
+        identity: How this process identifies itself there, for example ``TokenFile("/var/run/secrets/token")``.
+        policies: As for :meth:`embedded`. Without it, workers follow the policies that the authority hands out, which
+            then must be signed (``policy_keys``); a process that runs no worker needs none.
+        state_dir: Folder for the trust anchors that were learned, and for evidence; made when it is missing. It holds
+            no key.
+        principal: A name instead of ``identity``, for an authority for development, which believes names.
+        settings: What can be configured; read from ``options``, the environment and ``exequatur.toml`` when absent.
+        options: Settings by name, which take precedence over environment and file.
+
+    Raises:
+        ConfigurationError: The URL, a setting, the identity or the state folder cannot be used.
+        PolicyError: The policies that were named cannot be used.
     """
 
-    def __init__(self, parts: Parts, *, principal: Principal | None = None) -> None:
+    def __init__(
+        self,
+        authority: str,
+        *,
+        identity: Identity | None = None,
+        policies: str | Path | None = None,
+        state_dir: str | Path = ".exequatur",
+        principal: Principal | None = None,
+        settings: Settings | None = None,
+        **options: Any,
+    ) -> None:
+        parts = remote(authority, identity, principal, Path(state_dir), policies, given(settings, options))
+        self._assemble(parts, principal or UNAUTHENTICATED)
+
+    def _assemble(self, parts: Parts, principal: Principal | None) -> None:
         check_platform()
         warm_up()
         self.gate = parts.gate
         self._authority = parts.authority
         self._serving = parts.serving
+        self._control = parts.control
         self._principal = principal
         self._interceptor = _Interceptor(self)
 
@@ -107,7 +139,9 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
             PolicyError: The policies cannot be used.
         """
         parts = embedded(Path(state_dir), policies, given(settings, options))
-        return cls(parts, principal=principal)
+        plugin = cls.__new__(cls)
+        plugin._assemble(parts, principal)
+        return plugin
 
     @property
     def in_force(self) -> InForceReport:
@@ -122,24 +156,34 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
         principal: Principal | str | None = None,
         workflow: str | None = None,
         activity: str | None = None,
+        worker: str | None = None,
+        key: str | None = None,
+        code: str | None = None,
+        bundle: str | None = None,
         everything: bool = False,
+        until: float | None = None,
         reason: str,
     ) -> int:
         """Revoke, and end what is running under it.
 
         What is given together must match together. The revocation is on disk when this returns; every process with the
-        same state folder follows.
+        same state folder follows, and everybody who follows its feed.
 
         Args:
             grant: ``jti`` of a grant.
             principal: The principal, or ``Type::"id"``.
             workflow: Workflow id.
             activity: Activity type.
+            worker: SPIFFE id of a worker, as its credential has it.
+            key: Thumbprint of a key, the authority's or a worker's.
+            code: Digest of the code that workers run.
+            bundle: Digest of a policy bundle; no worker decides by it.
             everything: The kill switch.
+            until: When it ends by itself, in seconds since 1970.
             reason: A sentence for those whose work ends.
 
         Returns:
-            The version of the revocation feed.
+            The version of the revocation feed, which is the number of this entry.
 
         Raises:
             ConfigurationError: Nothing is named, or everything and something, or the principal is not ``Type::"id"``.
@@ -156,15 +200,45 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
                 principal=str(principal) if principal is not None else None,
                 workflow=workflow,
                 activity=activity,
+                worker=worker,
+                key=key,
+                code=code,
+                bundle=bundle,
                 everything=everything,
+                until=until,
                 reason=reason,
             )
         )
 
+    def lift(self, number: int, *, reason: str) -> int:
+        """Lift a revocation. What it ended stays ended; what comes from now on is decided without it.
+
+        Args:
+            number: What :meth:`revoke` returned.
+            reason: A sentence for those who read the feed.
+
+        Returns:
+            The version of the revocation feed.
+
+        Raises:
+            ConfigurationError: There is no such revocation, or it has been lifted.
+            ExequaturError: It could not be written; nothing was lifted.
+        """
+        return self.gate.revocations.add(revocation(lifts=number, reason=reason))
+
     async def _ask(self, question: Question) -> None:
         """Ask for a call that goes straight to the server."""
-        principal = await acting_for(question.what, lambda: self._principal, self._serving.refresh)
-        await self._authority.authorize(ActionOrder(principal, question.action, question.workflow_id, question.facts))
+        who = await acting_for(question.what, lambda: self._principal, self._serving.refresh)
+        await self._authority.authorize(
+            ActionOrder(
+                who.principal,
+                question.action,
+                question.workflow_id,
+                question.facts,
+                acting=who.acting,
+                credential=who.credential,
+            )
+        )
 
     # What the SDK calls.
 
@@ -175,6 +249,9 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
         self._instrument(config)
         service = config.get("service_client")  # a test's client has none
         if isinstance(service, ServiceClient):
+            if self._control is not None:
+                plain = service.inner if isinstance(service, AskingService) else service
+                self._control.attach(plain, config.get("namespace", "default"))
             config["service_client"] = AskingService.around(service, self._ask)
         elif service is not None:
             logger.warning(
@@ -215,9 +292,14 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
                 _check_runner(config["workflow_runner"])
                 names = _activity_names(config)
                 self._check_slots(config, worker.client.namespace)
+                if self.gate.policy.awaited is not None:
+                    await asyncio.to_thread(self._serving.first_policies)
                 await self._enter_judging(stack, _named_activities(config))
                 await asyncio.to_thread(self._serving.adopt)
                 stack.enter_context(self.gate.workload.covering(worker.client.namespace, worker.task_queue, names))
+                if self.gate.guard is not None:
+                    watched = WatchedWorker(worker, self.gate, self._interceptor)
+                    stack.enter_context(self.gate.guard.probing(watched.changes))
                 await stack.enter_async_context(self._serving.worker())
             except BaseException:
                 # Nothing was started. Without this, leaving ``async with Worker`` would wait for it to end, forever.

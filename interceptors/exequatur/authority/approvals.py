@@ -4,7 +4,7 @@ Rules, numbered as the code marks them (O are those of :mod:`exequatur.statement
 :mod:`exequatur.authority.asking`):
 
 L1  The challenge verifies from its bytes for this trust domain and cluster, and has not ended (O1 to O4). It takes what
-    this authority signs.
+    this authority signs; one from before a rotation is answered with a key that it knows.
 L2  It was not issued in the future of this clock.
 L3  Only who is in a group that is asked decides: by the parents that are vouched for and the entities of the policies
     in force, transitively. Whoever else tries is refused, and that is in the evidence.
@@ -29,7 +29,6 @@ from exequatur.identity.principal import Principal
 from exequatur.policy.entities import Uid, uid_of
 from exequatur.policy.told import APPROVE_ACTION, REJECT_ACTION, SELF_ACTION
 from exequatur.statements.approvals import SKEW, verify_challenge
-from exequatur.statements.jws import sign
 from exequatur.statements.models import Approval, Needed
 from exequatur.statements.verification import audience
 
@@ -57,11 +56,11 @@ async def issue_approval(order: ApprovalOrder, asking: Asking, state: State, *, 
     _check_reason(order.reason)
     now = gate.clock()
     try:
-        challenge = verify_challenge(order.challenge, order.credential, state.trust, site=site, now=now)  # L1
+        challenge = verify_challenge(order.challenge, order.worker_credential, state.trust, site=site, now=now)  # L1
     except StatementError as err:
         raise AuthorizationDenied(f"The challenge cannot be answered: {err}") from err
     claims = challenge.claims
-    if state.signer("approval").kid not in claims.keys:  # [L1]
+    if state.signer_among("approval", claims.keys) is None:  # [L1]
         raise AuthorizationDenied("The challenge was issued by a worker that does not know this authority's key")
     if now + SKEW < claims.iat:  # [L2]
         raise AuthorizationUnavailable(
@@ -103,6 +102,7 @@ async def issue_approval(order: ApprovalOrder, asking: Asking, state: State, *, 
             what=what,
             record=record,
             fault=fault,
+            acting=order.acting,
         )
         policies += [ref.id for ref in verdict.policies]
     issued = round(gate.clock(), 3)
@@ -128,7 +128,7 @@ async def issue_approval(order: ApprovalOrder, asking: Asking, state: State, *, 
             bundle=gate.policy.bundle.digest,
             policies=tuple(dict.fromkeys(policies)),
         )
-        return sign(approval, state.signer("approval")).text  # L6
+        return (await state.sign("approval", approval, among=claims.keys)).text  # L6
     except ValueError as err:
         first = str(err).partition("\n")[0]
         raise AuthorizationDenied(f"No approval can be written for {principal}: {first}") from err

@@ -3,7 +3,7 @@
 Rules, numbered as the code marks them:
 
 Q1  Nothing is allowed while it cannot be decided: the clock, the revocations or the policies are not to be relied on.
-Q2  What is revoked is refused.
+Q2  What is revoked is refused: grant, principal or workflow, whoever acts for the principal, and the bundle in force.
 Q3  Cedar allows, strictly (rules E of :mod:`exequatur.policy.engine`).
 Q4  The answer is in the evidence journal before it is given. An allow that cannot be recorded is none.
 """
@@ -24,11 +24,13 @@ from exequatur.errors import JournalError
 from exequatur.failures import AuthorizationDenied, AuthorizationUnavailable
 from exequatur.gate.attempt import NO_ARGUMENTS
 from exequatur.gate.gate import EARLIEST, LATEST, Gate
+from exequatur.identity.actors import acting_facts, involved
 from exequatur.identity.principal import Principal
 from exequatur.lineage.journal import Journal
 from exequatur.policy.action import WORKFLOW_TYPE
 from exequatur.policy.engine import Verdict, decide
 from exequatur.statements.encoding import compact_json
+from exequatur.statements.models import Actor
 
 logger = logging.getLogger("exequatur")
 
@@ -63,6 +65,8 @@ class Asking:
         subject: Mapping[str, str] | None = None,
         record: Mapping[str, Any] | None = None,
         fault: str | None = None,
+        acting: Actor | None = None,
+        despite_everything: bool = False,
     ) -> Verdict:
         """Ask whether a principal may.
 
@@ -72,9 +76,11 @@ class Asking:
             workflow_id: Of the workflow that is the resource.
             facts: The context without ``now``.
             what: What a denied person reads that the principal may not do, for example ``start Order``.
-            subject: What else may be revoked, as :meth:`exequatur.gate.revocations.Revocations.find` takes it.
+            subject: What else may be revoked, as :meth:`exequatur.revocation.revocations.Revocations.find` takes it.
             record: What else the evidence is to say.
             fault: Why the principal may not, whatever Cedar says.
+            acting: Who acts for the principal.
+            despite_everything: It may be asked although everything is revoked, because it is how that is lifted.
 
         Raises:
             AuthorizationDenied: Q2, Q3, or there is a fault.
@@ -84,18 +90,25 @@ class Asking:
         now, policy, revocations = gate.clock(), gate.policy, gate.revocations
         if not EARLIEST <= now <= LATEST:  # [Q1]
             raise AuthorizationUnavailable(f"The clock shows {now:.0f} seconds since 1970; set it")
-        revocations.refresh()
-        if revocations.problem:  # [Q1]
-            raise AuthorizationUnavailable(f"It is not known what is revoked: {revocations.problem}")
+        await revocations.look()
+        if doubt := revocations.doubt():  # [Q1]
+            raise AuthorizationUnavailable(f"It is not known what is revoked: {doubt}")
         if ended := policy.ended(now):  # [Q1]
             raise AuthorizationUnavailable(f"It cannot be decided: {ended}")
         moment = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        told = {**facts, "now": {"__extn": {"fn": "datetime", "arg": moment}}}
+        told = {**facts, **acting_facts(acting), "now": {"__extn": {"fn": "datetime", "arg": moment}}}
         try:
             facts_told = compact_json(told).decode()
         except ValueError as err:  # not Unicode
             raise AuthorizationDenied(f"It cannot be written down what is asked ({what!a}): {err}") from err
-        revoked = revocations.find({"principal": str(principal), "workflow": workflow_id, **(subject or {})})
+        who = involved(str(principal), acting)
+        about: dict[str, str | frozenset[str]] = {"principal": who, "workflow": workflow_id, **(subject or {})}
+        if not despite_everything:
+            about["bundle"] = policy.bundle.digest
+        revoked = revocations.find(about)
+        if despite_everything and revoked is not None and revoked.everything:
+            others = (each for _, each in revocations.feed.standing(now) if not each.everything)
+            revoked = next((each for each in others if each.revokes(about)), None)
         verdict: Verdict | None = None
         if revoked:  # [Q2]
             why: str | None = revoked.reason

@@ -22,7 +22,7 @@ from exequatur.gate.issuing import RenewalOrder
 from exequatur.identity.principal import Principal
 from exequatur.policy.told import RENEW_ACTION
 from exequatur.settings import Settings
-from exequatur.statements.jws import Token, parse, sign
+from exequatur.statements.jws import Token, parse
 from exequatur.statements.models import Request
 from exequatur.statements.renewal import verify_renewal
 from exequatur.statements.requests import split
@@ -73,6 +73,7 @@ async def renew_grant(order: RenewalOrder, asking: Asking, state: State, setting
         },
         what=f"renew the grant of workflow {claims.workflow_id}",
         subject={"grant": root.jti},
+        acting=root.act,
         record={
             "grant": root.jti,
             "renews": chain.leaf.digest,
@@ -83,7 +84,8 @@ async def renew_grant(order: RenewalOrder, asking: Asking, state: State, setting
     now = asking.gate.clock()
     issued = float(int(now))
     try:
-        grant = sign(
+        grant = await state.sign(
+            "grant",
             root.model_copy(
                 update={
                     "iss": state.issuer,
@@ -97,7 +99,6 @@ async def renew_grant(order: RenewalOrder, asking: Asking, state: State, setting
                     "renews": chain.leaf.digest,
                 }
             ),
-            state.signer("grant"),
         )
         return verify_renewal(grant.text, chain, state.trust).grant.text  # [Z11]
     except (ValueError, StatementError) as err:

@@ -19,6 +19,9 @@ F9  Where more than the grant is needed and can be had, a refusal says what (rul
     :mod:`exequatur.gate.challenge`), but only to the execution that the grant serves.
 F10  One challenge is answered by one request of one run, so that people agree to one execution and not to all like it,
      nor to those that a reset makes of it.
+F11  A result that nothing could prove any more (U7) is not reported: the attempt may be tried again.
+F12  Where policies can read what was done before, the attempt is counted before they are asked; where it cannot be,
+     nothing runs (rules C of :mod:`exequatur.gate.counting`).
 
 In ``observe`` all of it is done and recorded with ``enforced: false``, and nothing is blocked.
 """
@@ -54,9 +57,10 @@ from exequatur.failures import (
 from exequatur.gate.attempt import Attempt, Judgement
 from exequatur.gate.challenge import Offer, offer
 from exequatur.gate.codec import decoded_here
+from exequatur.gate.counted import came_of, count, ran
 from exequatur.gate.gate import Gate
 from exequatur.gate.heartbeat import sign_details
-from exequatur.gate.pins import serves
+from exequatur.gate.pins import pinned, serves, used_once
 from exequatur.gate.running import CHANGED, Running
 from exequatur.gate.wire import RECEIPT, payloads_digest, without_ours
 from exequatur.lineage.record import Entry
@@ -72,6 +76,8 @@ logger = logging.getLogger("exequatur")
 
 _LOOK_INTERVAL = 0.05
 """Seconds between two looks whether authorization has become possible."""
+_CLOSED = (AuthorizationUnavailable, AuthorizationRevoked)
+"""How a judgement fails where it is not about the attempt: another worker may run it."""
 _MAX_TRIES = 8
 """How often a decision is made again because something changed meanwhile (F6)."""
 
@@ -126,10 +132,16 @@ class ActivityInbound(ActivityInboundInterceptor):
             if entry is None or err.message != CHANGED:
                 self._close(running, entry, "failed")
                 raise
+            came_of(attempt, None)
             raise await self._denied(attempt, _rejected(running.judgement, CHANGED), entry) from None
         except BaseException as err:
             self._close(running, entry, _outcome_of(err))
             raise
+        finally:
+            ran(attempt, gate.clock() - running.started)
+        if attempt.enforced and (ended := gate.workload.cut_off(gate.clock())):  # [F11]
+            self._close(running, entry, "unavailable")
+            raise self._unavailable(ended)
         return self._complete(running, entry, result)
 
     def _attempt(self, input: ExecuteActivityInput, info: Info) -> Attempt:
@@ -160,8 +172,13 @@ class ActivityInbound(ActivityInboundInterceptor):
         tries = 0
         while True:
             why = gate.unavailable()
+            if why is None:
+                try:
+                    await count(attempt)  # [F12]
+                except JournalError as err:  # [F12]
+                    why = str(err)
             judgement = attempt.judge() if why is None else None  # F2
-            if judgement is not None and judgement.failure is AuthorizationUnavailable:  # the release ended just now
+            if judgement is not None and judgement.failure in _CLOSED:  # the release ended just now, or this worker did
                 why, judgement = judgement.reason or "the authorization ended", None
             if judgement is not None:
                 try:
@@ -181,14 +198,18 @@ class ActivityInbound(ActivityInboundInterceptor):
                         why = "the policies keep changing"
                     elif judgement.allowed or not attempt.enforced:
                         self._compare(attempt, judgement)
+                        came_of(attempt, judgement)
                         return judgement, entry
                     else:
                         self._compare(attempt, judgement)
-                        raise _Refused(await self._denied(attempt, judgement, entry))
+                        failure = await self._denied(attempt, judgement, entry)
+                        came_of(attempt, judgement, failure)
+                        raise _Refused(failure)
             if not attempt.enforced:
                 logger.warning("Not enforced: %s", why, extra=_about(attempt.info))
                 return attempt.judge(), None
             if loop.time() >= deadline:  # [F1]
+                came_of(attempt, None)
                 raise _Refused(self._unavailable(why or "the authorization ended"))
             await asyncio.sleep(_LOOK_INTERVAL)
 
@@ -216,10 +237,12 @@ class ActivityInbound(ActivityInboundInterceptor):
                     "to before it asked for them",
                 )
             else:
+                used = authorized.request.digest if authorized and info.is_local else request
                 try:
+                    await used_once(attempt, used)  # [F4]
                     entry = await journal.append_decision(
                         _decision(attempt, judgement),
-                        request=authorized.request.digest if authorized and info.is_local else request,
+                        request=used,
                         run=attempt.run_id,
                         attempt=info.attempt,
                         reset=attempt.reset,
@@ -234,12 +257,11 @@ class ActivityInbound(ActivityInboundInterceptor):
 
     async def _pinned(self, attempt: Attempt) -> bool:
         """Whether grant or permit is used by the execution that used it first."""
-        journal = self._gate.require_journal()
         if attempt.permit is not None:  # [Y8]
-            return await journal.pin(attempt.permit.digest, attempt.run_id)
+            return await pinned(self._gate, attempt.permit.digest, attempt.run_id)
         if attempt.authorized is None:
             return True
-        return await serves(journal, attempt.authorized.chain, attempt.authorized.request.claims.first_run_id)
+        return await serves(self._gate, attempt.authorized.chain, attempt.authorized.request.claims.first_run_id)
 
     async def _answers_once(self, attempt: Attempt) -> bool:
         """Whether the challenge that came along is answered by this request of this run and no other."""
@@ -248,7 +270,7 @@ class ActivityInbound(ActivityInboundInterceptor):
             return True
         # A reset run makes the same request again, and asks people anew if it was reset to before it had asked them.
         challenge, answer = authorized.agreement.challenge.digest, f"{authorized.request.claims.jti} {attempt.run_id}"
-        return await self._gate.require_journal().pin(f"challenge {challenge}", answer)
+        return await pinned(self._gate, f"challenge {challenge}", answer)
 
     async def _denied(self, attempt: Attempt, judgement: Judgement, entry: Entry) -> AuthorizationFailure:
         failure, reason = judgement.failure or GrantRejected, judgement.reason or ""
@@ -304,6 +326,9 @@ class ActivityInbound(ActivityInboundInterceptor):
 
     def _close(self, running: Running, entry: Entry | None, outcome: Outcome) -> None:
         """F8 for what ends without a result. Nothing may keep the original failure from being raised."""
+        if self._gate.workload.cut_off(self._gate.clock()):
+            logger.error("An attempt ended without a receipt: no credential", extra=_about(running.attempt.info))
+            return
         try:
             judgement = running.revoked or running.judgement
             self._enqueue(self._receipt(running.attempt, judgement, entry, outcome, running))
@@ -464,6 +489,7 @@ def _decision(attempt: Attempt, judgement: Judgement) -> bytes:
         {
             **named,
             **when,
+            **_counted(attempt),
             **_restricted(attempt, judgement),
             "request": attempt.request_id,
             "request_digest": attempt.request_digest,
@@ -494,6 +520,13 @@ def _restricted(attempt: Attempt, judgement: Judgement) -> dict[str, Any]:
     restriction = {"activities": held.activities, "until": held.until, "forbid": held.forbid} if held else None
     named = {"restriction": restriction, "question": judgement.question}
     return {name: value for name, value in named.items() if value is not None}
+
+
+def _counted(attempt: Attempt) -> dict[str, Any]:
+    """Where the attempt stands in the ledger, if policies were told what stands before it."""
+    counting = attempt.gate.counting
+    place = attempt.reservation.place(counting.baseline) if attempt.reservation and counting else None
+    return {} if place is None else {"counted": place}
 
 
 def _about(info: Info) -> dict[str, Any]:

@@ -8,7 +8,8 @@ A2  A partial or foreign set of our headers is refused (H1, H2, K1 to K4).
 A3  The request authorizes this very task (R1 to R14). An activity that no workflow scheduled has a permit instead,
     which authorizes it (Y1 to Y7), and its own id stands for the workflow's.
 A4  The grant has begun and has not ended (G4). A permit bounds the start only.
-A5  Neither grant or permit, principal, workflow nor activity type is revoked.
+A5  Neither grant or permit, principal, workflow nor activity type is revoked, nor worker, key or code of those who
+    asked or of this worker, nor the bundle in force.
 A6  Heartbeat details of an earlier attempt are signed by a worker that may (M1 to M4).
 A7  No activity type is named like one of our own Cedar actions.
 A8  After a workflow reset, Cedar also allows the action ``workflow.reset``.
@@ -20,16 +21,18 @@ A13  What the run is restricted by forbids it not (rules L of :mod:`exequatur.po
 A14  In a run that was started by another, Cedar also allows the action ``workflow.child``.
 A16  After the activity was reset, Cedar also allows the action ``activity.reset``. It was when the request has been
     used for an attempt of it of this number that was scheduled before, or the heartbeat details are of a later one.
+A17  What the activity costs, if it names that itself and is counted, can be told from the arguments.
 
-Before all of them stands U5 of :mod:`exequatur.gate.gate`: policies whose release has ended say nothing, and what they
-allowed lasts no longer than it. A11 and A12 stand before A4, so that a run reads that it was restricted, not that its
-grant has ended.
+Before all of them stand U3 and U5 of :mod:`exequatur.gate.gate`: while it is not known what is revoked nothing goes on;
+policies whose release has ended say nothing, and what they allowed lasts no longer than it. A11 and A12 stand before
+A4, so that a run reads that it was restricted, not that its grant has ended.
 
 Verification (A2, A3, A6) depends on bytes alone and is done once; the others are judged again whenever asked.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -39,14 +42,23 @@ from typing import Any, Literal
 from temporalio.activity import Info
 from temporalio.api.common.v1 import Payload
 
-from exequatur.errors import StatementError
-from exequatur.failures import AuthorizationDenied, AuthorizationFailure, AuthorizationUnavailable, GrantRejected
+from exequatur.errors import StatementError, UnknownKeyError
+from exequatur.failures import (
+    AuthorizationDenied,
+    AuthorizationFailure,
+    AuthorizationRevoked,
+    AuthorizationUnavailable,
+    GrantRejected,
+)
+from exequatur.gate.backing import Backed, backed_by
 from exequatur.gate.challenge import Agreed, agreed, answerable, asked_for, asks_more, renewable
+from exequatur.gate.counting import Reservation
 from exequatur.gate.gate import Gate
 from exequatur.gate.heartbeat import verify_details
 from exequatur.gate.wire import payloads_digest, read_activity_header
+from exequatur.identity.actors import acting_facts, involved
 from exequatur.identity.principal import UNAUTHENTICATED, Principal
-from exequatur.policy.action import UNMARKED, WORKFLOW_TYPE, ActionMark, resource_of
+from exequatur.policy.action import UNMARKED, WORKFLOW_TYPE, ActionMark, cost_of, resource_of
 from exequatur.policy.arguments import ActivitySignature, Conversion, convert_arguments
 from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.engine import PolicyRef, Verdict, decide, refused
@@ -115,7 +127,14 @@ class Attempt:
     reset: bool = False
     """A16: the activity was reset, and this is an attempt of the new count."""
     request_digest: str | None = None
+    backed: Backed = field(default_factory=Backed)
+    """Whose keys and code the request stands on; set once A3 holds."""
+    reservation: Reservation | None = None
+    """Where it stands in the ledger, if it is counted."""
+    use: str = field(default_factory=lambda: secrets.token_hex(8))
+    """Tells this delivery of the attempt from another one."""
     _verified: bool = False
+    _cost: int | str | None = None
     _arguments: Conversion | None = field(default=None)
     _resource: dict[str, str] | str | None = None
 
@@ -131,6 +150,24 @@ class Attempt:
         if self._resource is None:
             self._resource = self._workflow if self.mark.resolver is None else self._named()
         return self._resource
+
+    def cost(self) -> int | None:
+        """What it costs, found out once; ``None`` where that cannot be told (A17)."""
+        if self._cost is None:
+            arguments = self.arguments  # converted before, as for the resource
+            try:
+                self._cost = arguments.faults.get(()) or cost_of(self.mark, self.signature.filled(self.args))
+            except Unrepresentable as err:
+                self._cost = f"The cost {err.reason}"
+        return self._cost if isinstance(self._cost, int) else None
+
+    def identified(self) -> str | None:
+        """On whose behalf it is, or ``None`` where rules A1 to A7 refuse it."""
+        try:
+            self._verify()
+            return str(self._principal())
+        except (StatementError, Refusal):
+            return None
 
     @property
     def _workflow(self) -> dict[str, str]:
@@ -220,6 +257,15 @@ class Attempt:
         base = Judgement("none", None, None, policy.bundle.digest, policy.sequence, epoch, now)
         if ended := policy.ended(now):  # [U5]
             return replace(base, failure=AuthorizationUnavailable, reason=ended)
+        if gate.revocations.lapsed:  # [U3]
+            why = f"It is not known any more what is revoked: {gate.revocations.doubt()}"
+            return replace(base, failure=AuthorizationUnavailable, reason=why)
+        if gate.guard is not None and gate.guard.violation is not None:  # [U6]
+            return replace(base, failure=AuthorizationRevoked, reason=gate.guard.violation)
+        if gate.guard is not None and (lost := gate.guard.lost()):  # [U6]
+            return replace(base, failure=AuthorizationUnavailable, reason=lost)
+        if ended := gate.workload.cut_off(now):  # [U7]
+            return replace(base, failure=AuthorizationUnavailable, reason=ended)
         try:
             self._verify()
             principal = self._principal()
@@ -231,11 +277,14 @@ class Attempt:
                 base = replace(base, decision="deny", facts=compact_json(facts), fault=outside)
                 return replace(base, failure=AuthorizationDenied, reason=reason)
             until = self._check_standing(now)
+        except UnknownKeyError as err:
+            failure = AuthorizationUnavailable if err.pending and self.enforced else GrantRejected  # T6
+            return replace(base, failure=failure, reason=str(err))
         except StatementError as err:
             return replace(base, failure=GrantRejected, reason=str(err), renewable=renewable(self, err, now))
         except Refusal as err:
             return replace(base, failure=GrantRejected, reason=err.reason)
-        until = min(until, policy.expires, already.until)  # [U5] [O15]
+        until = min(until, policy.expires, already.until, gate.workload.holds_until)  # [U5] [O15] [U7]
         entity = principal.entity()
         if already.approvers and self._asks_more(policy.bundle, entity, facts):  # [O27]
             already, facts = Agreed(), self._facts(now, Agreed())
@@ -291,6 +340,7 @@ class Attempt:
             )
             self._verify_heartbeat(authorized.request.claims.jti, authorized.chain.site)
             self.authorized = authorized
+            self.backed = backed_by(tokens)
             self.request_digest = authorized.request.digest
         elif tokens is not None and info.workflow_id is None and info.activity_run_id:
             lone = Lone(
@@ -304,6 +354,7 @@ class Attempt:
             permit = verify_standalone(tokens, lone, self.gate.trust, aud=aud, leeway=leeway.total_seconds())  # A3
             self._verify_heartbeat(permit.digest, site_of(aud))
             self.permit = permit
+            self.backed = backed_by(tokens)
             self.request_digest = permit.digest
         elif tokens is not None:
             raise Refusal("An authorization header came with an activity that has no run")
@@ -344,31 +395,43 @@ class Attempt:
 
     def _check_standing(self, now: float) -> float:
         """A4 and A5; returns until when the grant lasts."""
-        subject = {"workflow": self.workflow_id, "activity": self.info.activity_type}
+        subject: dict[str, str | frozenset[str]] = {
+            "workflow": self.workflow_id,
+            "activity": self.info.activity_type,
+            "key": self.backed.keys,
+            "worker": self.backed.workers,
+            "code": self.backed.code,
+        }
         until = float("inf")
         if self.authorized:
             chain = self.authorized.chain
-            subject |= {"grant": chain.grant.claims.jti, "principal": chain.grant.claims.sub}
+            subject |= self._named_in(chain.grant.claims)
             check_current(chain, now, self.gate.settings.clock_leeway.total_seconds())  # [A4]
             until = chain.expires
             if self.held is not None and self.held.until is not None:  # [A12]
                 until = min(until, self.held.until)
         elif self.permit:
-            subject |= {"grant": self.permit.claims.jti, "principal": self.permit.claims.sub}
+            subject |= self._named_in(self.permit.claims)
         else:
             subject["principal"] = str(UNAUTHENTICATED)
-        revoked = self.gate.revocations.find(subject)
+        revoked = self.gate.revoked(subject)
         if revoked:  # [A5]
             raise Refusal(f"It has been revoked: {revoked.reason}")
         return until
+
+    def _named_in(self, claims: Grant | Permit) -> dict[str, str | frozenset[str]]:
+        return {"grant": claims.jti, "principal": involved(claims.sub, claims.act)}
 
     def _facts(self, now: float, already: Agreed) -> dict[str, Any]:
         """Everything in Cedar's ``context`` but the arguments."""
         info = self.info
         moment = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         approvals = {"approvals": {"groups": list(already.groups), "approvers": list(already.approvers)}}
+        vouching, counting = self._vouching, self.gate.counting
+        behavior = self.reservation.told(counting.baseline) if self.reservation and counting else None
         return {
             **(approvals if already.approvers else {}),
+            **acting_facts(vouching.act if vouching is not None else None),
             "activity": {
                 "type": info.activity_type,
                 "id": info.activity_id,
@@ -381,8 +444,9 @@ class Attempt:
                 "workflow_id": info.workflow_id or "",
                 "workflow_type": info.workflow_type or "",
                 "run_id": self.run_id,
-                "governed": self._vouching is not None,
+                "governed": vouching is not None,
             },
+            **({} if behavior is None else {"behavior": behavior}),
             "worker": self.gate.worker_facts(),
             "now": {"__extn": {"fn": "datetime", "arg": moment}},
         }
@@ -432,6 +496,8 @@ class Attempt:
         resource = self._workflow if own else self.resource()
         if isinstance(resource, str):  # [A10]
             return refused(resource)
+        if not own and isinstance(self._cost, str):  # [A17]
+            return refused(self._cost)
         arguments = NO_ARGUMENTS if own else self.arguments
         verdict = decide(bundle, entity, {"type": "Action", "id": action}, resource, arguments, facts)
         forbid = () if self.held is None else self.held.forbid
@@ -492,6 +558,7 @@ def place_in(facts: Mapping[str, Any]) -> dict[str, Any]:
         "run": {name: run[name] for name in ("namespace", "workflow_id")},
         "activity": {name: activity[name] for name in ("type", "id", "task_queue")},
         "now": facts["now"],
+        **({"acting": facts["acting"]} if "acting" in facts else {}),
     }
 
 

@@ -33,9 +33,7 @@ def call_headers(
         payload: The operation's input.
         restriction: What the run asks to be held to.
     """
-    workload, info = run.gate.workload, run.info
-    # A process that was asleep for long would sign with a credential that has ended.
-    run.gate.renew_credential()
+    workload, info = run.ready(), run.info
     now = workflow.time()
     ends = now + _LASTS if run.chain is None else run.chain.expires
     if input.schedule_to_close_timeout is not None:

@@ -90,7 +90,7 @@ def agreed(gate: Gate, authorized: Authorized, now: float) -> Agreed:
     standing = [
         each.claims
         for each in agreement.approvals
-        if gate.revocations.find({**about, "principal": each.claims.sub}) is None  # [O15]
+        if gate.revocations.find({**about, "principal": each.claims.sub, "key": each.kid}) is None  # [O15]
     ]
     groups, approvers = satisfied(agreement.challenge.claims, standing, now=now)  # [O15]
     return Agreed(groups, approvers, lasts_until(agreement.challenge.claims, standing, now=now))

@@ -14,7 +14,8 @@ M45  What is refused does not reach its handler: a signal is dropped, an update 
      reported.
 M46  Two verdicts cannot be repeated from bytes: that a key is not known (T1), and that a message is for another run
      (M23), because a reset changes the run's id. They are recorded in the history with the SDK's patch marker, and a
-     replay goes by that. In a replay, an unknown key that nobody refused fails the workflow task instead.
+     replay goes by that. In a replay, an unknown key that nobody refused fails the workflow task instead. A message
+     does not wait until a key may have become known: anybody could hold up a run with keys that he makes up.
 M47  A signal came when it first reached the run, also if its handler is registered much later.
 M48  The signal that brings an approval proves itself, and is for the gate's own handler only.
 M49  What was signed more than a minute before the run began was meant for the one before it, which may have used it.

@@ -1,4 +1,9 @@
-"""What the gate asks an authority for: grants, permits, renewals, approvals, and leave for what goes to the server."""
+"""What the gate asks an authority for: grants, permits, renewals, approvals, and leave for what goes to the server.
+
+An order says on whose behalf. An authority in this process is told the ``principal``, and who is ``acting`` for it. One
+far away believes neither: it tells both from the ``credential``, or where there is none from how this process
+identifies itself. Then the principal here is ``UNAUTHENTICATED`` and nobody is acting.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from exequatur.identity.credential import Credential
 from exequatur.identity.principal import Principal
 from exequatur.identity.workload import CredentialOrder
-from exequatur.statements.models import PermitKind, Reuse
+from exequatur.statements.models import Actor, PermitKind, Reuse
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class GrantOrder:
         reuse: How often the grant may be used.
         start_delay: Seconds.
         schedule: Id of the schedule that the grant is bound to.
+        acting: Who acts for the principal.
+        credential: What proves it.
     """
 
     principal: Principal
@@ -36,6 +44,8 @@ class GrantOrder:
     reuse: Reuse
     start_delay: float
     schedule: str | None = None
+    acting: Actor | None = None
+    credential: Credential | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,8 @@ class PermitOrder:
         endpoint: Of a Nexus operation, as is the service.
         service: See there.
         delay: Seconds until it can arrive at the earliest: the delay of the start that it goes with.
+        acting: Who acts for the principal.
+        credential: What proves it.
     """
 
     principal: Principal
@@ -67,6 +79,8 @@ class PermitOrder:
     endpoint: str | None = None
     service: str | None = None
     delay: float = 0.0
+    acting: Actor | None = None
+    credential: Credential | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +94,8 @@ class ActionOrder:
             stands by itself.
         facts: The context, without ``now``, as :data:`exequatur.policy.told.OWN_CONTEXTS` has it.
         record: What else the evidence is to say.
+        acting: Who acts for the principal.
+        credential: What proves it.
     """
 
     principal: Principal
@@ -87,6 +103,8 @@ class ActionOrder:
     workflow_id: str
     facts: Mapping[str, Any] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
+    acting: Actor | None = None
+    credential: Credential | None = None
 
 
 @dataclass(frozen=True)
@@ -109,16 +127,33 @@ class ApprovalOrder:
     Args:
         principal: Who decides.
         challenge: The compact challenge token.
-        credential: Of the worker that signed it.
+        worker_credential: Of the worker that signed it.
         verdict: The decision.
         reason: A sentence for those who look later.
+        acting: Who acts for the principal.
+        credential: What proves it.
     """
 
     principal: Principal
     challenge: str
-    credential: str
+    worker_credential: str
     verdict: Literal["approve", "reject"]
     reason: str | None = None
+    acting: Actor | None = None
+    credential: Credential | None = None
+
+
+@dataclass(frozen=True)
+class Leave:
+    """An authority's yes to an :class:`ActionOrder`.
+
+    Args:
+        principal: On whose behalf, as the authority found out.
+        policies: Ids of those that decided.
+    """
+
+    principal: str
+    policies: tuple[str, ...]
 
 
 class Authority(Protocol):
@@ -130,6 +165,9 @@ class Authority(Protocol):
     * :class:`exequatur.failures.AuthorizationUnavailable`: It cannot be decided, or not be recorded, now.
     """
 
+    far: bool
+    """Whether it takes as long as a network does."""
+
     async def issue_grant(self, order: GrantOrder) -> str:
         """Issue a grant for one workflow start, or for what one schedule starts."""
         ...
@@ -138,8 +176,8 @@ class Authority(Protocol):
         """Issue a permit."""
         ...
 
-    async def authorize(self, order: ActionOrder) -> tuple[str, ...]:
-        """Give leave for something that no statement can carry; gives the ids of the policies that decided."""
+    async def authorize(self, order: ActionOrder) -> Leave:
+        """Give leave for something that no statement can carry."""
         ...
 
     async def renew_grant(self, order: RenewalOrder) -> str:

@@ -18,6 +18,8 @@ class Metrics:
     exequatur_gate_latency                from the task's arrival to the body's start
     exequatur_rechecks                    re-checks that judged again, by outcome
     exequatur_revocations                 attempts ended while running
+    exequatur_revocation_feed_version     how many entries of the revocation feed this worker knows
+    exequatur_revocation_feed_age         seconds since it was last certain that none is missing; -1 while that is never
     exequatur_policy_reloads              by outcome: in_force or refused
     exequatur_policy_in_force             1 by digest, name, version, channel and sequence; 0 once it no longer is
     exequatur_shadow_decisions            of candidate policies, by activity_type and outcome: same, would_allow,
@@ -39,6 +41,8 @@ class Metrics:
         self._rejections = meter.create_counter("exequatur_receipt_rejections", "Results without a valid receipt")
         self._refusals = meter.create_counter("exequatur_message_refusals", "Messages that were refused or dropped")
         self._revocations = meter.create_counter("exequatur_revocations", "Attempts ended while running")
+        self._feed_version = meter.create_gauge("exequatur_revocation_feed_version", "Entries of the revocation feed")
+        self._feed_age = meter.create_gauge_float("exequatur_revocation_feed_age", "Age of the revocation feed", "s")
 
         @lru_cache(maxsize=1024)
         def decision_counter(outcome: str, activity_type: str, enforced: bool) -> MetricCounter:
@@ -68,6 +72,10 @@ class Metrics:
 
     def revoked(self, activity_type: str) -> None:
         self._revocations.add(1, {"activity_type": activity_type})
+
+    def feed_known(self, version: int, age: float) -> None:
+        self._feed_version.set(version)
+        self._feed_age.set(age if age < float("inf") else -1.0)
 
     def shadowed(self, outcome: str, activity_type: str) -> None:
         self._shadows.add(1, {"outcome": outcome, "activity_type": activity_type})

@@ -42,9 +42,10 @@ from exequatur.gate.attempt import Judgement
 from exequatur.gate.codec import decoded_here
 from exequatur.gate.gate import Gate
 from exequatur.gate.operation import Call
-from exequatur.gate.pins import serves
+from exequatur.gate.pins import pinned, serves
 from exequatur.gate.wire import payloads_digest, without_nexus
 from exequatur.identity.acting import acting_as
+from exequatur.identity.actors import names_of
 from exequatur.statements.nexus import Origin, Start
 
 logger = logging.getLogger("exequatur")
@@ -111,7 +112,9 @@ class NexusInbound(NexusOperationInboundInterceptor):
             self._measure(call, type(failure).__name__, arrived, enforced=True)
             raise _handler_error(failure) from failure
         self._measure(call, "allowed" if judgement.allowed else "observed", arrived, enforced=call.enforced)
-        return nullcontext() if call.principal is None else acting_as(call.principal)  # [N51]
+        if call.called is None or call.principal is None:
+            return nullcontext()
+        return acting_as(call.principal, through=names_of(call.called.vouched.act))  # [N51]
 
     def _measure(self, call: Call, outcome: str, arrived: float, *, enforced: bool) -> None:
         self._gate.metrics.decided(outcome, call.asked.name, enforced=enforced, seconds=time.perf_counter() - arrived)
@@ -153,9 +156,9 @@ class NexusInbound(NexusOperationInboundInterceptor):
         called = call.called if judgement.allowed else None
         if called and request_id is not None:
             used = None
-            if not await journal.pin(called.statement.digest, request_id):  # [N49]
+            if not await pinned(self._gate, called.statement.digest, request_id):  # [N49]
                 used = "What it came with was already used to start another operation"
-            elif called.chain and not await serves(journal, called.chain, called.first_run_id):  # [N52]
+            elif called.chain and not await serves(self._gate, called.chain, called.first_run_id):  # [N52]
                 used = "The grant was already used by another execution"
             if used is not None:
                 judgement = replace(judgement, decision="none", failure=GrantRejected, reason=used)

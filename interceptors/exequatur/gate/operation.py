@@ -23,11 +23,12 @@ from typing import Any
 import nexusrpc.handler
 import temporalio.nexus
 
-from exequatur.errors import StatementError
+from exequatur.errors import StatementError, UnknownKeyError
 from exequatur.failures import AuthorizationDenied, AuthorizationUnavailable, GrantRejected
 from exequatur.gate.attempt import NO_ARGUMENTS, Judgement, Refusal
 from exequatur.gate.gate import Gate
 from exequatur.gate.wire import read_nexus_headers
+from exequatur.identity.actors import acting_facts, involved
 from exequatur.identity.principal import Principal
 from exequatur.policy.action import WORKFLOW_TYPE
 from exequatur.policy.bundle import PolicyBundle
@@ -83,6 +84,9 @@ class Call:
             called, principal = self._verified()
             base = replace(base, principal=str(principal))
             self._check_standing(called, now)
+        except UnknownKeyError as err:
+            failure = AuthorizationUnavailable if err.pending and self.enforced else GrantRejected  # T6
+            return replace(base, failure=failure, reason=str(err))
         except StatementError as err:
             return replace(base, failure=GrantRejected, reason=str(err))
         except Refusal as err:
@@ -141,10 +145,10 @@ class Call:
         starts = self.start is not None
         check_times(called, now, self.gate.settings.clock_leeway.total_seconds(), starts=starts)  # [N43]
         vouched = called.vouched
-        revoked = self.gate.revocations.find(
+        revoked = self.gate.revoked(
             {
                 "grant": vouched.jti,
-                "principal": vouched.sub,
+                "principal": involved(vouched.sub, vouched.act),
                 "workflow": called.resource_id,
                 "activity": self.asked.name,
             }
@@ -166,6 +170,7 @@ class Call:
     def _facts(self, called: Called, now: float) -> dict[str, Any]:
         """Cedar's ``context``."""
         return {
+            **acting_facts(called.vouched.act),
             "run": {
                 "namespace": called.namespace,
                 "workflow_id": called.workflow_id,
@@ -286,6 +291,7 @@ def child_facts(
         "run": {**facts["run"], "run_id": run_id, "governed": True},
         "worker": dict(worker),
         "now": facts["now"],
+        **({"acting": facts["acting"]} if "acting" in facts else {}),
     }
 
 

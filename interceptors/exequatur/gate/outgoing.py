@@ -16,15 +16,16 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any
 
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
 
 from exequatur.errors import ExequaturError, JournalError, StatementError, UndecidedError
 from exequatur.gate.attempt import NO_ARGUMENTS
-from exequatur.gate.run import GovernedRun
+from exequatur.gate.run import GovernedRun, fail_task
 from exequatur.gate.wire import start_header
+from exequatur.identity.actors import acting_facts, involved
 from exequatur.identity.principal import Principal
 from exequatur.policy.action import WORKFLOW_TYPE
 from exequatur.policy.engine import PolicyRef, Verdict, decide
@@ -72,12 +73,11 @@ def signal_header(
     if chain is None:
         return None
     try:
-        gate.renew_credential()
-        credential = gate.workload.credential
+        credential = run.ready().credential
     except ExequaturError as err:
-        _fail_task(UndecidedError(f"Signal {name} cannot be sent now: {err}"))
+        fail_task(UndecidedError(f"Signal {name} cannot be sent now: {err}"))
     if problem := gate.unavailable():  # [X7]
-        _fail_task(UndecidedError(f"Whether signal {name} may be sent cannot be decided now: {problem}"))
+        fail_task(UndecidedError(f"Whether signal {name} may be sent cannot be decided now: {problem}"))
     asked = _Asked(run, chain, info, namespace, target, name, restriction)
     allowed, policies, reason = asked.answer()
     now = round(workflow.time(), 3)
@@ -128,6 +128,7 @@ class _Asked:
         self._now = run.gate.clock()
         moment = datetime.fromtimestamp(self._now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         self._facts: dict[str, Any] = {
+            **acting_facts(chain.grant.claims.act),
             "run": {"namespace": namespace, "workflow_id": target},
             "message": {"name": name, "sender": info.workflow_id},
             "now": {"__extn": {"fn": "datetime", "arg": moment}},
@@ -142,20 +143,20 @@ class _Asked:
         try:
             named = Principal.parse(grant.sub)
             principal = Principal(named.type, named.id, grant.attributes, grant.parents)
-            self._check_standing(principal)
+            self._check_standing()
         except (StatementError, ValueError) as err:  # [X8]
             return False, (), str(err)
         verdict = self._decide(principal)
         self._decision = "allow" if verdict.allowed else "deny"
         return verdict.allowed, verdict.policies, None if verdict.allowed else _why(verdict)
 
-    def _check_standing(self, principal: Principal) -> None:
+    def _check_standing(self) -> None:
         """X8.
 
         Raises:
             StatementError: It does not stand.
         """
-        run, gate = self._run, self._run.gate
+        run, gate, grant = self._run, self._run.gate, self._chain.grant.claims
         if run.start_fault is not None:
             raise StatementError("X8", f"The start of the run is not covered by its grant: {run.start_fault}")
         check_current(self._chain, self._now, gate.settings.clock_leeway.total_seconds())
@@ -163,8 +164,13 @@ class _Asked:
         if any(until is not None and self._now >= until for until in held):
             raise StatementError("X8", "What the run is held to has ended")
         for workflow_id in {self._info.workflow_id, self._target}:
-            subject = {"grant": self._chain.grant.claims.jti, "principal": str(principal), "workflow": workflow_id}
-            if revoked := gate.revocations.find(subject):
+            subject: dict[str, str | frozenset[str]] = {
+                "grant": grant.jti,
+                "principal": involved(grant.sub, grant.act),
+                "workflow": workflow_id,
+                "key": self._chain.grant.kid,
+            }
+            if revoked := gate.revoked(subject):
                 raise StatementError("X8", f"It has been revoked: {revoked.reason}")
 
     def _decide(self, principal: Principal) -> Verdict:
@@ -202,14 +208,7 @@ class _Asked:
                 raise JournalError("the evidence journal is closed")
             journal.enqueue(RECORD, compact_json(body))
         except (JournalError, ValueError) as err:
-            _fail_task(UndecidedError(f"Signal {self._name} cannot be recorded now: {err}"))
-
-
-def _fail_task(error: UndecidedError) -> NoReturn:
-    """Fail the workflow task, also where the workflow's code catches every exception (X7)."""
-    instance: Any = workflow._Runtime.current()
-    instance._current_activation_error = error
-    raise error
+            fail_task(UndecidedError(f"Signal {self._name} cannot be recorded now: {err}"))
 
 
 def _why(verdict: Verdict) -> str:

@@ -19,6 +19,9 @@ W8  A run with the grant of a schedule was started by that schedule for the time
 W10  A run that continues another is held to what that run's seal hands on.
 W9  A grant that renews another starts no run: it stands only where a run hands it on.
 W12  A run whose start is not covered covers no other: neither a child nor the run that continues it.
+W13  An enforced run signs nothing with a credential that has ended while the authority is away: what it asked for would
+     be refused for good, and what it sealed could not be continued. Its workflow task fails and is tried again,
+     whatever the workflow's code catches.
 """
 
 from __future__ import annotations
@@ -26,18 +29,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC
 from functools import cached_property
+from typing import Any, NoReturn
 
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.common import SearchAttributeKey
 
-from exequatur.errors import ExequaturError, StatementError, UnknownKeyError
+from exequatur.errors import ExequaturError, StatementError, UndecidedError, UnknownKeyError
 from exequatur.gate.challenges import Challenges
 from exequatur.gate.codec import decoded_here
 from exequatur.gate.gate import Gate
 from exequatur.gate.heard import Heard
 from exequatur.gate.restricting import handed_on, wanted
 from exequatur.gate.wire import activity_header, payloads_digest, read_start_header, start_header
+from exequatur.identity.workload import Workload
 from exequatur.lineage.chain import fold, genesis
 from exequatur.statements.encoding import digest
 from exequatur.statements.jws import Token, parse, type_of
@@ -179,6 +184,21 @@ class GovernedRun:
         except ExequaturError:
             return False
 
+    def ready(self, *, closing: bool = False) -> Workload:
+        """This process's identity, to sign with.
+
+        Args:
+            closing: The run ends with it, and asks for nothing more.
+
+        Raises:
+            UndecidedError: W13.
+        """
+        ended = self.gate.ready_to_sign(closing=closing)
+        # What a replay signs for a local activity is mostly not sent; if it is, the gate of that activity waits.
+        if ended and (not self.can_sign or (self.enforced and not workflow.unsafe.is_replaying())):
+            fail_task(UndecidedError(f"Nothing can be signed now: {ended}"))  # [W13]
+        return self.gate.workload
+
     @cached_property
     def ver(self) -> int:
         """Version of the grant, verified or not; one that cannot be read is taken for the newest."""
@@ -297,9 +317,7 @@ class GovernedRun:
             answers: ``jti`` of the challenged request that this one repeats.
             challenge: The credential of the challenge, the challenge, and the approvals.
         """
-        workload, info = self.gate.workload, self.info
-        # A process that was asleep for long would sign with a credential that has ended.
-        self.gate.renew_credential()
+        workload, info = self.ready(), self.info
         request = workload.sign(
             Request(
                 **{name: getattr(core, name) for name in _CORE},
@@ -435,9 +453,10 @@ class GovernedRun:
             holds: What it may hold, from :meth:`handed_on`. Its end is this run's end, or the restriction's.
             detached: It is started with a signal, which makes it no child for Temporal.
         """
-        workload, chain = self.gate.workload, self.chain
+        chain = self.chain
         if chain is None or holds is None:
             return start_header(self.tokens)
+        workload = self.ready()
         now = round(workflow.time(), 3)
         expires = chain.expires if holds.until is None else min(chain.expires, max(holds.until, now))
         delegation = workload.sign(
@@ -473,7 +492,7 @@ class GovernedRun:
 
     def seal(self, outcome: SealOutcome, following: NextRun | None = None) -> Token[Seal]:
         """Sign the final head."""
-        workload, info, now = self.gate.workload, self.info, round(workflow.time(), 3)
+        workload, info, now = self.ready(closing=True), self.info, round(workflow.time(), 3)
         seal = Seal(
             iss=workload.id,
             iat=now,
@@ -499,6 +518,13 @@ class GovernedRun:
         """The start header of the run that continues this one."""
         kept = [*self.tokens, self.gate.workload.credential.text, seal.text]
         return start_header(list(dict.fromkeys(kept)))
+
+
+def fail_task(error: UndecidedError) -> NoReturn:
+    """Fail the workflow task, also where the workflow's code catches every exception."""
+    instance: Any = workflow._Runtime.current()
+    instance._current_activation_error = error
+    raise error
 
 
 def _workflow_args() -> Sequence[object]:

@@ -4,7 +4,8 @@ Rules, numbered as the code marks them:
 
 B1  The body is not entered when the authorization has gone since it was given, in whichever thread or process.
 B2  The body is not entered with other arguments than those that were judged.
-B3  In another epoch, or when an allow has lasted as long as it may, the attempt is judged again.
+B3  In another epoch, when an allow has lasted as long as it may, or when it is not known any more what is revoked or
+    what this worker is, the attempt is judged again.
 B4  An attempt that is no longer allowed ends at once; its body is cancelled and a late result is discarded. Where that
     is because the release of the policies has ended, it is not revoked: it may be tried again.
 """
@@ -156,7 +157,9 @@ class Running:
 
     def _still_allowed(self) -> bool:
         """B3: judge again if anything changed; true when the attempt may go on."""
-        if self.judgement.epoch == self.gate.epoch and self.gate.clock() < self.judgement.until:
+        gate = self.gate
+        known = not gate.revocations.lapsed and (gate.guard is None or gate.guard.lost() is None)
+        if self.judgement.epoch == gate.epoch and gate.clock() < self.judgement.until and known:
             return True
         judged = self.attempt.judge()
         self.rechecks += 1
@@ -191,7 +194,9 @@ class Running:
         """
         if self.revoked is None:
             now = self.loop.time()
-            changed = self.judgement.epoch != self.gate.epoch
+            # What a credential that has ended marks would be refused to the next attempt for good.
+            gate = self.gate
+            changed = self.judgement.epoch != gate.epoch or gate.workload.cut_off(gate.clock()) is not None
             if not changed and now - self._looked_at < self.gate.settings.recheck_interval.total_seconds():
                 return
             self._looked_at = now

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
+import random
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -13,18 +15,24 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from exequatur.errors import PolicyError
-from exequatur.gate.gate import Gate
+from exequatur.errors import ExequaturError, PolicyError
+from exequatur.gate.counting import Counting
+from exequatur.gate.gate import Gate, check_decidable
 from exequatur.lineage.journal import Journal
 from exequatur.lineage.shipper import Shipper
 from exequatur.policy.folder import PolicyWatch
 from exequatur.policy.offer import Offer, PolicySource
-from exequatur.release.report import remove_report, report_of, write_report
+from exequatur.release.report import Standing, remove_report, report_of, write_report
 
 _SETTLE = 0.05
 """Seconds in which a folder that is being edited has to look the same."""
 _PATIENCE = 2.0
 """Seconds that a workflow's start waits for a place that is slow to say whether the policies have changed."""
+_FIRST_WAIT = 0.5
+_LAST_WAIT = 10.0
+"""Seconds after which an authority that did not answer is asked again: more each time, up to the last."""
+_REPORT_EVERY = 10.0
+"""Seconds after which a report is written again although nothing has changed, so that a stale one shows."""
 
 logger = logging.getLogger("exequatur")
 
@@ -52,15 +60,17 @@ class Serving:
             gate.settings.policy_poll_interval.total_seconds(),
             on_change=self._adopt,
             on_refused=gate.refuse_bundle,
-            current=Offer(gate.policy.bundle, gate.policy.provenance),
+            current=None if gate.policy.awaited else Offer(gate.policy.bundle, gate.policy.provenance),
             fits=gate.admit,
         )
         self._adopted = False
         """Whether the source remembers what was put in force."""
-        self._refreshed = policies.state()
+        self._refreshed = None if gate.policy.awaited else policies.state()
         self._refresher = ThreadPoolExecutor(1, thread_name_prefix="exequatur-refresh")
         self._refreshing: Future[None] | None = None
         self._thread: threading.Thread | None = None
+        self._reported: Standing | None = None
+        gate.counting = self._counting = Counting(gate.settings, state_dir)
         self._shipper: Shipper | None = None
         if store := gate.settings.evidence_store:
             self._shipper = Shipper(journal, store, gate.settings.ship_interval.total_seconds())
@@ -72,6 +82,9 @@ class Serving:
             PolicyError: What this process started with cannot be remembered, and so must not decide.
         """
         if self._workers == 0:
+            await self._gate.learn_keys()
+            if self._gate.workload.far:  # an authority elsewhere has policies of its own
+                return
             await asyncio.to_thread(self.adopt)
             # In a thread, because the place may be slow; it goes on there when nobody waits any more. All who come
             # while it is asked share the next look, which has not begun and so sees what they have changed.
@@ -109,6 +122,25 @@ class Serving:
                     self._policies.accept(self._watch.current)
                     self._adopted = True
 
+    def first_policies(self) -> None:
+        """Put the first policies in force before a worker runs; if there are none to be had, it waits for them.
+
+        Raises:
+            PolicyError: They do not fit the other workers of this process.
+        """
+        with self._watch.asking:
+            if self._gate.policy.awaited is None:
+                return
+            try:
+                offer = self._policies.offer(None, check_decidable)
+            except PolicyError as error:
+                self._gate.await_policies(error)
+                return
+            if offer is not None:
+                remember = functools.partial(self._policies.accept, offer)
+                self._gate.put_in_force(offer.bundle, offer.provenance, remember=remember, first=True)
+                self._watch.current, self._adopted = offer, True
+
     def replace_unfit(self, activities: Mapping[str, Callable[..., Any]], error: PolicyError) -> None:
         """Put in force what fits a worker that is about to run, where what is in force does not.
 
@@ -140,10 +172,18 @@ class Serving:
         self._report()
 
     def _report(self) -> None:
-        """Tell what is in force while this process serves workers."""
+        """Tell what is in force, and whether this process can authorize, while it serves workers."""
         if self._workers:
-            policy = self._gate.policy
-            write_report(self._state_dir, report_of(policy.bundle.digest, policy.provenance, policy.since))
+            policy, self._reported = self._gate.policy, standing_of(self._gate)
+            report = report_of(policy.bundle.digest, policy.provenance, policy.since, self._reported)
+            write_report(self._state_dir, report)
+
+    def _report_again(self) -> None:
+        """Tell it once more when it has changed, or after a while."""
+        now, last = standing_of(self._gate), self._reported
+        passing = {"at": now.at, "revocations_age": now.revocations_age}
+        if last is None or now.at - last.at > _REPORT_EVERY or now != last.model_copy(update=passing):
+            self._report()
 
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[None]:
@@ -152,8 +192,13 @@ class Serving:
         Raises:
             JournalError: The evidence journal cannot be opened.
             ConfigurationError: The worker can never be credentialed as it is.
+            IntegrityError: It is not what its signed manifest says.
         """
         with self._shared():
+            await asyncio.to_thread(self._gate.verify_integrity)  # U6, before anything is asked for
+            # Before the worker polls: what it does is to be covered by the credential.
+            await asyncio.to_thread(self._ask_authority)
+            self._report()
             watchdog = asyncio.ensure_future(self._watchdog())
             try:
                 yield
@@ -168,8 +213,6 @@ class Serving:
             self._workers += 1
             self._report()
         try:
-            # Before the worker polls: what it does is to be covered by the credential.
-            self._gate.renew_credential()
             yield
         finally:
             with self._lock:
@@ -179,8 +222,12 @@ class Serving:
 
     def _start(self) -> None:
         gate = self._gate
-        gate.begin_evidence(Journal.open(self._journal))
-        gate.revocations.refresh()
+        if gate.guard:
+            gate.guard.arm()
+        journal = Journal.open(self._journal)
+        gate.begin_evidence(journal)
+        self._counting.start(journal)
+        gate.revocations.tend()
         self._watch.start()
         if gate.shadow:
             gate.shadow.start()
@@ -189,16 +236,23 @@ class Serving:
             target=self._follow, args=(self._stop,), name="exequatur-revocations", daemon=True
         )
         self._thread.start()
+        if gate.workload.far:
+            threading.Thread(
+                target=self._follow_authority, args=(self._stop,), name="exequatur-credential", daemon=True
+            ).start()
         if self._shipper:
             self._shipper.start()
 
     def _end(self) -> None:
         self._stop.set()
         self._watch.stop()
+        if self._gate.guard:
+            self._gate.guard.end()
         if self._thread:
             self._thread.join(timeout=5)
         if self._gate.shadow:
             self._gate.shadow.stop()
+        self._counting.stop()  # before the journal, which has what is counted
         if journal := self._gate.journal:
             self._gate.begin_evidence(None)
             journal.close()
@@ -211,10 +265,38 @@ class Serving:
         interval = self._gate.settings.policy_poll_interval.total_seconds()
         while not stop.wait(min(interval, 1.0)):
             try:
-                self._gate.revocations.refresh()
-                self._gate.renew_credential()
+                self._gate.revocations.tend()
+                self._gate.metrics.feed_known(self._gate.revocations.version, self._gate.revocations.age())
+                if not self._gate.workload.far:
+                    self._ask_authority()
+                self._report_again()
             except Exception:  # this thread must not end
                 logger.exception("Following the revocation feed failed; it is tried again")
+
+    def _ask_authority(self) -> None:
+        """Learn its keys, and renew the credential, if it is time.
+
+        Raises:
+            ConfigurationError: This worker can never be credentialed as it is.
+        """
+        if self._gate.anchors:
+            self._gate.anchors.refresh_if_due()
+        self._gate.renew_credential()
+
+    def _follow_authority(self, stop: threading.Event) -> None:
+        """Ask an authority elsewhere, in a thread of its own: its answer may take longer than the feed may wait."""
+        interval = min(self._gate.settings.policy_poll_interval.total_seconds(), 1.0)
+        wait = interval
+        while not stop.wait(wait):
+            try:
+                self._ask_authority()
+            except Exception as err:  # this thread must not end
+                logger.error("Asking the authority failed; it is tried again: %s", err)
+                failed = True
+            else:
+                failed = self._gate.workload.problem is not None
+            # All workers of an authority that was away ask again, and not all at once.
+            wait = min(max(wait, _FIRST_WAIT) * random.uniform(1.0, 2.0), _LAST_WAIT) if failed else interval  # noqa: S311
 
     async def _watchdog(self) -> None:
         """Look again at what runs on this loop and does not heartbeat: an expired grant, a passed ``@ttl``."""
@@ -224,3 +306,15 @@ class Serving:
             for running in list(self._gate.running):
                 if running.loop is loop:
                     running.look_again()
+
+
+def standing_of(gate: Gate) -> Standing:
+    """What this process says about itself beside what is in force."""
+    known = {"revocations": gate.revocations.version, "revocations_age": min(gate.revocations.age(), 1e9)}
+    said = {"at": gate.clock(), "unavailable": gate.unavailable(), **known}
+    try:
+        claims = gate.workload.credential.claims
+    except ExequaturError:
+        return Standing.model_validate(said)
+    place = {"namespaces": claims.namespaces, "task_queues": claims.task_queues}
+    return Standing.model_validate({**said, **place, "worker": claims.sub, "credential_expires": claims.exp})

@@ -38,18 +38,20 @@ class Activities(Asking):
     async def start_activity(self, input: StartActivityInput) -> ActivityHandle[Any]:
         if ACTIVITY_HEADER in input.headers:
             return await super().start_activity(input)
-        principal = await self._acting(f"{input.activity_type} starts")
+        who = await self._acting(f"{input.activity_type} starts")
         client = self._client()
         payloads = self._payloads(input.args, self._activity(input))
         permit = await self._authority.issue_permit(
             PermitOrder(
-                principal=principal,
+                principal=who.principal,
                 namespace=client.namespace,
                 kind="activity",
                 target=input.id,
                 name=input.activity_type,
                 args=payloads_digest(payloads),
                 task_queue=input.task_queue,
+                acting=who.acting,
+                credential=who.credential,
             )
         )
         headers = {**input.headers, ACTIVITY_HEADER: activity_header([permit], ())}
@@ -102,7 +104,12 @@ class ProvenHandle(ActivityHandle[Any]):
         given = outcome.result.payloads
         values = await self._data_converter.decode(given, [RawValue] * len(given)) if given else []
         payloads = [value.payload for value in values]
-        if problem := self._verify(payloads):
+        try:
+            problem = self._verify(payloads)
+        except AuthorizationUnavailable:
+            await self._gate.learn_keys()
+            problem = self._verify(payloads)
+        if problem:
             observed = self._gate.settings.mode == "observe"
             self._gate.metrics.receipt_rejected(self._activity_type, enforced=not observed)
             logger.warning(

@@ -14,13 +14,13 @@ from exequatur.failures import AuthorizationDenied
 from exequatur.gate.client.addressing import Addressing
 from exequatur.gate.gate import Gate
 from exequatur.gate.issuing import ActionOrder, Authority
-from exequatur.identity.acting import acting_principal
+from exequatur.identity.acting import OnBehalf, acting_now
 from exequatur.identity.principal import Principal
 
 
 async def acting_for(
     what: str, default_principal: Callable[[], Principal | None], refresh: Callable[[], Awaitable[None]]
-) -> Principal:
+) -> OnBehalf:
     """On whose behalf, with the policies up to date.
 
     Args:
@@ -31,13 +31,15 @@ async def acting_for(
     Raises:
         AuthorizationDenied: Nobody is named.
     """
-    principal = acting_principal() or default_principal()
-    if principal is None:
+    who = acting_now()
+    if who is None and (principal := default_principal()) is not None:
+        who = OnBehalf(principal)
+    if who is None:
         raise AuthorizationDenied(
             f"Nobody is named on whose behalf {what}; use acting_as(Principal(...)) or give the plugin a principal"
         )
     await refresh()
-    return principal
+    return who
 
 
 class Asking(Addressing):
@@ -65,7 +67,7 @@ class Asking(Addressing):
         self._refresh = refresh
         self._gate = gate
 
-    async def _acting(self, what: str) -> Principal:
+    async def _acting(self, what: str) -> OnBehalf:
         """On whose behalf, with the policies up to date.
 
         Args:
@@ -83,8 +85,10 @@ class Asking(Addressing):
             AuthorizationDenied: It is not allowed.
             AuthorizationUnavailable: It cannot be decided now.
         """
-        principal = await self._acting(what)
-        await self._authority.authorize(ActionOrder(principal, action, workflow_id, facts))
+        who = await self._acting(what)
+        await self._authority.authorize(
+            ActionOrder(who.principal, action, workflow_id, facts, acting=who.acting, credential=who.credential)
+        )
 
     def _payloads(self, args: Sequence[Any], context: SerializationContext) -> list[Payload]:
         """The arguments as they are sent, before the codec."""

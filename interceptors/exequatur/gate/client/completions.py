@@ -16,10 +16,11 @@ L5  A token whose activity is not pending is not sent, for the server may go by 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,8 +42,10 @@ from exequatur.failures import AuthorizationRevoked, AuthorizationUnavailable, G
 from exequatur.gate.client.asking import Asking
 from exequatur.gate.client.pending import Pending, find_pending, named_by
 from exequatur.gate.heartbeat import sign_details
-from exequatur.gate.issuing import ActionOrder
+from exequatur.gate.issuing import ActionOrder, Leave
 from exequatur.gate.wire import RECEIPT, payloads_digest, without_ours
+from exequatur.identity.acting import OnBehalf
+from exequatur.identity.actors import involved
 from exequatur.policy.told import ACTIVITY_COMPLETE_ACTION
 from exequatur.statements.jws import Token
 from exequatur.statements.models import Outcome, Receipt, RevocationState, first_names
@@ -58,19 +61,11 @@ _Reference = AsyncActivityIDReference | bytes
 
 
 @dataclass(frozen=True)
-class _Leave:
-    """Cedar's allow."""
-
-    principal: str
-    policies: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class _Beating:
     """An activity that was heartbeated for, and the allow for it."""
 
     pending: Pending
-    principal: str
+    who: OnBehalf
     epoch: int
     at: float
 
@@ -82,6 +77,7 @@ class Completions(Asking):
 
     async def complete_async_activity(self, input: CompleteAsyncActivityInput) -> None:
         pending = await self._find(input.id_or_token)
+        await self._gate.revocations.look()
         self._check_standing(pending)
         if pending.request is None:
             await self._ask(pending, "completed")
@@ -90,7 +86,7 @@ class Completions(Asking):
         payload = self._result(input)
         result = payloads_digest([payload])
         leave = await self._ask(pending, "completed", result)
-        with self._signing(pending):
+        async with self._signing(pending):
             receipt = self._receipt(pending, leave, "completed", result)
             payload.metadata[RECEIPT] = pack([receipt.text], [self._gate.workload.credential.text])  # L3
         reference = _pinned(input.id_or_token, pending)
@@ -104,7 +100,7 @@ class Completions(Asking):
         if pending.request is None:
             await super().fail_async_activity(replace(input, id_or_token=reference))
             return
-        with self._signing(pending):
+        async with self._signing(pending):
             receipt = self._receipt(pending, leave, "failed")
             details = self._marked(input.last_heartbeat_details, pending, input.data_converter_override)
         await super().fail_async_activity(replace(input, id_or_token=reference, last_heartbeat_details=details))
@@ -117,7 +113,7 @@ class Completions(Asking):
         if pending.request is None:
             await super().report_cancellation_async_activity(replace(input, id_or_token=reference))
             return
-        with self._signing(pending):
+        async with self._signing(pending):
             receipt = self._receipt(pending, leave, "cancelled")
         await super().report_cancellation_async_activity(replace(input, id_or_token=reference))
         self._keep(receipt)
@@ -135,17 +131,18 @@ class Completions(Asking):
     async def _heartbeat(self, input: HeartbeatAsyncActivityInput) -> None:
         pending = await self._still_allowed(input.id_or_token)
         if pending.request is not None:
-            with self._signing(pending):
+            async with self._signing(pending):
                 input = replace(input, details=self._marked(input.details, pending, input.data_converter_override))
         await super().heartbeat_async_activity(replace(input, id_or_token=_pinned(input.id_or_token, pending)))
 
     async def _find(self, reference: _Reference) -> Pending:
+        await self._gate.learn_keys()
         return await find_pending(self._client(), self._gate, named_by(reference))
 
-    async def _ask(self, pending: Pending, outcome: str, result: str | None = None) -> _Leave:
+    async def _ask(self, pending: Pending, outcome: str, result: str | None = None) -> Leave:
         """L1."""
         named = pending.named
-        principal = await self._acting(f"activity {named.activity_id} is reported on")
+        who = await self._acting(f"activity {named.activity_id} is reported on")
         facts = {
             "run": {"namespace": self._client().namespace, "workflow_id": named.workflow_id},
             "activity": {"type": pending.activity_type, "id": named.activity_id, "task_queue": pending.task_queue},
@@ -158,27 +155,31 @@ class Completions(Asking):
             "result": result,
         }
         resource = named.workflow_id or standalone_id(named.activity_id)
-        order = ActionOrder(principal, ACTIVITY_COMPLETE_ACTION, resource, facts, record)
-        return _Leave(str(principal), await self._authority.authorize(order))  # L1
+        order = ActionOrder(
+            who.principal,
+            ACTIVITY_COMPLETE_ACTION,
+            resource,
+            facts,
+            record,
+            acting=who.acting,
+            credential=who.credential,
+        )
+        return await self._authority.authorize(order)  # L1
 
     async def _still_allowed(self, reference: _Reference) -> Pending:
         """L1 for a heartbeat: asked again when the policies changed or an allow has stood for long enough."""
         if self._beating is None:
             self._beating = OrderedDict()
-        gate, principal = self._gate, str(await self._acting("an activity is heartbeated for"))
+        gate, who = self._gate, await self._acting("an activity is heartbeated for")
         known = self._beating.get(reference)
         lasts = gate.settings.recheck_interval.total_seconds()
-        if (
-            known is None
-            or known.epoch != gate.epoch
-            or known.principal != principal
-            or not 0 <= gate.clock() - known.at < lasts
-        ):
+        if known is None or known.epoch != gate.epoch or known.who != who or not 0 <= gate.clock() - known.at < lasts:
             epoch, now = gate.epoch, gate.clock()
             pending = await self._find(reference)
+            await gate.revocations.look()
             self._check_standing(pending)
             await self._ask(pending, "heartbeat")
-            known = _Beating(pending, principal, epoch, now)
+            known = _Beating(pending, who, epoch, now)
             if pending.request is not None:
                 self._beating[reference] = known
                 while len(self._beating) > _KEPT:
@@ -195,25 +196,25 @@ class Completions(Asking):
         gate, named = self._gate, pending.named
         if pending.fault is not None:  # [L2]
             raise GrantRejected(f"Activity {named.activity_id} is not covered by its grant: {pending.fault}")
-        subject = {
+        subject: dict[str, str | frozenset[str]] = {
             "workflow": named.workflow_id or standalone_id(named.activity_id),
             "activity": pending.activity_type,
         }
         if pending.authorized is not None:
             chain = pending.authorized.chain
             grant = chain.grant.claims
-            subject |= {"grant": grant.jti, "principal": grant.sub}
+            subject |= {"grant": grant.jti, "principal": involved(grant.sub, grant.act)}
             if gate.clock() >= max(chain.expires, grant.renew_until or 0):  # [L2]
                 raise GrantRejected(f"The grant of {named.workflow_id} has ended; start the workflow again")
         elif pending.permit is not None:
-            subject |= {"grant": pending.permit.claims.jti, "principal": pending.permit.claims.sub}
-        gate.revocations.refresh()
-        revoked = gate.revocations.find(subject)
+            permit = pending.permit.claims
+            subject |= {"grant": permit.jti, "principal": involved(permit.sub, permit.act)}
+        revoked = gate.revoked(subject)
         if revoked is not None:  # [L2]
             raise AuthorizationRevoked(f"Activity {named.activity_id} has been revoked: {revoked.reason}")
 
-    @contextmanager
-    def _signing(self, pending: Pending) -> Iterator[None]:
+    @asynccontextmanager
+    async def _signing(self, pending: Pending) -> AsyncIterator[None]:
         """As long as this lasts, this process is credentialed for the activity's place.
 
         Raises:
@@ -221,7 +222,10 @@ class Completions(Asking):
         """
         gate = self._gate
         with gate.workload.covering(self._client().namespace, pending.task_queue, [pending.activity_type]):
-            gate.renew_credential()
+            if gate.workload.far:
+                await asyncio.to_thread(gate.renew_credential)
+            else:
+                gate.renew_credential()
             if not gate.workload.valid(gate.clock()):
                 raise AuthorizationUnavailable(f"No receipt can be signed: {gate.workload.problem or 'set the clock'}")
             yield
@@ -248,7 +252,7 @@ class Completions(Asking):
             attempt=pending.attempt,
         )
 
-    def _receipt(self, pending: Pending, leave: _Leave, outcome: Outcome, result: str | None = None) -> Token[Receipt]:
+    def _receipt(self, pending: Pending, leave: Leave, outcome: Outcome, result: str | None = None) -> Token[Receipt]:
         gate, named = self._gate, pending.named
         policy = gate.policy
         return gate.workload.sign(

@@ -76,12 +76,12 @@ class Messages(Asking):
         headers = headers or {}
         if MESSAGE_HEADER in headers:
             return args, headers
-        principal = await self._acting(f"the {kind} {name} is sent")
+        who = await self._acting(f"the {kind} {name} is sent")
         namespace = self._client().namespace
         payloads = self._payloads(args, WorkflowSerializationContext(namespace=namespace, workflow_id=workflow_id))
         permit = await self._authority.issue_permit(
             PermitOrder(
-                principal=principal,
+                principal=who.principal,
                 namespace=namespace,
                 kind=kind,
                 target=workflow_id,
@@ -89,6 +89,8 @@ class Messages(Asking):
                 args=payloads_digest(payloads),
                 run_id=run_id or None,
                 delay=delay.total_seconds() if delay else 0.0,
+                acting=who.acting,
+                credential=who.credential,
             )
         )
         return raw(payloads), {**headers, MESSAGE_HEADER: start_header([permit])}

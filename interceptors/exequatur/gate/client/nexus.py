@@ -34,12 +34,12 @@ class Nexus(Asking):
         headers = input.headers or {}
         if NEXUS_HEADER in headers:
             return await super().start_nexus_operation(input)
-        principal = await self._acting(f"{input.service}/{input.operation} starts")
+        who = await self._acting(f"{input.service}/{input.operation} starts")
         context = NexusSerializationContext(endpoint=input.endpoint, service=input.service, operation=input.operation)
         payloads = self._payloads([input.arg], context)
         permit = await self._authority.issue_permit(
             PermitOrder(
-                principal=principal,
+                principal=who.principal,
                 namespace=self._client().namespace,
                 kind="nexus",
                 target=input.id,
@@ -47,12 +47,14 @@ class Nexus(Asking):
                 args=payloads_digest(payloads),
                 endpoint=input.endpoint,
                 service=input.service,
+                acting=who.acting,
+                credential=who.credential,
             )
         )
         headers = nexus_headers(headers, [permit])
         if not fits_nexus(headers):
             raise AuthorizationDenied(
-                f"The permit of {principal} does not fit into the {MAX_NEXUS_BYTES} bytes that Nexus headers may have; "
+                f"The permit of {who} does not fit into the {MAX_NEXUS_BYTES} bytes that Nexus headers may have; "
                 "give the principal fewer attributes and parents, or the operation fewer headers"
             )
         return await super().start_nexus_operation(replace(input, arg=raw(payloads)[0], headers=headers))

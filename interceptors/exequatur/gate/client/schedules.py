@@ -46,7 +46,9 @@ from exequatur.gate.client.operations import Question, of_schedule, patched, upd
 from exequatur.gate.client.service import asked
 from exequatur.gate.issuing import GrantOrder
 from exequatur.gate.wire import START_HEADER, payloads_digest, read_start_header, start_header
+from exequatur.identity.actors import involved
 from exequatur.policy.told import SCHEDULE_CREATE_ACTION, SCHEDULE_UPDATE_ACTION
+from exequatur.statements.jws import kid_of
 from exequatur.statements.verification import Credentials, audience, verify_chain
 
 
@@ -113,8 +115,9 @@ class Schedules(Asking):
         if not isinstance(action, ScheduleActionStartWorkflow) or START_HEADER in (action.headers or {}):
             return schedule
         payloads = await self._inputs(action)
+        who = await self._acting(f"schedule {schedule_id} starts {action.workflow}")
         order = GrantOrder(
-            principal=await self._acting(f"schedule {schedule_id} starts {action.workflow}"),
+            principal=who.principal,
             namespace=self._client().namespace,
             workflow_type=action.workflow,
             workflow_id=action.id,
@@ -123,6 +126,8 @@ class Schedules(Asking):
             reuse="schedule",
             start_delay=0.0,
             schedule=schedule_id,
+            acting=who.acting,
+            credential=who.credential,
         )
         header = await self._kept(held, order) if held is not None else None
         if header is None:
@@ -155,7 +160,13 @@ class Schedules(Asking):
         except (StatementError, ValueError):
             return None
         leaf = claims.authorization
-        if gate.revocations.find({"grant": claims.jti, "principal": claims.sub, "workflow": leaf.workflow_id}):  # [Y4]
+        subject: dict[str, str | frozenset[str]] = {
+            "grant": claims.jti,
+            "principal": involved(claims.sub, claims.act),
+            "workflow": leaf.workflow_id,
+            "key": kid_of(token),
+        }
+        if gate.revocations.find(subject):  # [Y4]
             return None
         same = (leaf.workflow_type, leaf.workflow_id, leaf.task_queue, leaf.input, leaf.reuse, leaf.schedule) == (
             order.workflow_type,

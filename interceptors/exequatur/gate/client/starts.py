@@ -66,13 +66,13 @@ class Starts(Messages):
         """A copy of the input with a grant; the caller's own stays as it was."""
         if START_HEADER in input.headers:
             return input
-        principal = await self._acting(f"{input.workflow} starts")
+        who = await self._acting(f"{input.workflow} starts")
         namespace = self._client().namespace
         payloads = self._payloads(input.args, WorkflowSerializationContext(namespace=namespace, workflow_id=input.id))
         reuse: Reuse = "cron" if input.cron_schedule else "retry" if input.retry_policy else "once"
         grant = await self._authority.issue_grant(
             GrantOrder(
-                principal=principal,
+                principal=who.principal,
                 namespace=namespace,
                 workflow_type=input.workflow,
                 workflow_id=input.id,
@@ -80,6 +80,8 @@ class Starts(Messages):
                 input=payloads_digest(payloads),
                 reuse=reuse,
                 start_delay=input.start_delay.total_seconds() if input.start_delay else 0.0,
+                acting=who.acting,
+                credential=who.credential,
             )
         )
         return replace(input, args=raw(payloads), headers={**input.headers, START_HEADER: start_header([grant])})
