@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,19 +24,38 @@ class Child:
         name: What errors call it.
         command: The command line.
         log: File for what it prints.
+        environment: Variables besides those of this process.
+        folder: Where it runs; where this process does, if left out.
     """
 
-    def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> None:
         self.name = name
         self.log = log
         with log.open("ab") as stream:
             self._process = subprocess.Popen(  # noqa: S603 - our own command line
-                command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+                env=os.environ | dict(environment or {}),
+                cwd=folder,
             )
 
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
 
     def logged(self) -> int:
         """How long the log is, to look only at what comes later."""
@@ -83,8 +102,10 @@ class Processes:
         self._logs = logs
         self._children: list[Child] = []
 
-    def start(self, name: str, *command: str) -> Child:
-        child = Child(name, command, self._logs / f"{name}.log")
+    def start(
+        self, name: str, *command: str, environment: Mapping[str, str] | None = None, folder: Path | None = None
+    ) -> Child:
+        child = Child(name, command, self._logs / f"{name}.log", environment, folder)
         self._children.append(child)
         return child
 
