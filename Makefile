@@ -9,7 +9,7 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench bench-policy bench-whatif bench-audit mutate mutate-audit docs clean
+.PHONY: help demo demo-fleet test lint format bench bench-policy bench-whatif bench-audit bench-revocation mutate mutate-audit docs clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-18s %s\n' "$$name" "$$text"; done
@@ -24,6 +24,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY) ## the reference application on a real Temporal server; options in ARGS, for example ARGS=--keep
 	@$(RUN) python -m workflows.demo $(ARGS)
+
+demo-fleet: $(READY) ## a fleet: an authority service, two workers, clients, PostgreSQL; ARGS="--only 1 4" for some steps
+	@$(RUN) python -m workflows.fleet $(ARGS)
 
 test: $(READY) ## all tests, against a real Temporal server; choose with ARGS="tests/policy -x"
 	@# Most tests wait for the server; a file's tests stay together, because they share what they set up.
@@ -58,6 +61,9 @@ bench-whatif: $(READY) ## how many recorded decisions a second are compared unde
 
 bench-audit: $(READY) ## how fast histories are audited, up to the longest that Temporal allows
 	@$(RUN) python -m benchmarks.audit $(ARGS)
+
+bench-revocation: $(READY) ## how long it takes from a revocation to the stop of a running activity
+	@$(RUN) python -m benchmarks.revocation $(ARGS)
 
 mutate: $(READY) ## switch off each security rule in turn and name the test that notices
 	@$(RUN) python -m tests.mutate $(ARGS)

@@ -106,6 +106,7 @@ def test_every_setting_can_be_given_in_the_file(folder: Path):
         ship_interval = "2s"
         shared_state = "postgresql://db/state"
         authority_timeout = "3s"
+        authority_ca = "authority-ca.pem"
         revocation_feed = "temporal"
         revocation_freshness = "20s"
         integrity_manifest = "manifest.dsse"
@@ -115,6 +116,8 @@ def test_every_setting_can_be_given_in_the_file(folder: Path):
         environment = "production"
         image_digest = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
         instance_document = "instance.json"
+        instance_trust = "instances.toml"
+        identity_config = "identity.toml"
         behavior_baseline = "baseline.json"
         [continues_as]
         Order = ["OrderV2", "OrderV3"]
@@ -161,6 +164,7 @@ def test_every_setting_can_be_given_in_the_file(folder: Path):
         "ship_interval": timedelta(seconds=2),
         "shared_state": "postgresql://db/state",
         "authority_timeout": timedelta(seconds=3),
+        "authority_ca": "authority-ca.pem",
         "revocation_feed": "temporal",
         "revocation_freshness": timedelta(seconds=20),
         "integrity_manifest": "manifest.dsse",
@@ -170,6 +174,8 @@ def test_every_setting_can_be_given_in_the_file(folder: Path):
         "environment": "production",
         "image_digest": f"sha256:{'0' * 64}",
         "instance_document": "instance.json",
+        "instance_trust": "instances.toml",
+        "identity_config": "identity.toml",
         "behavior_baseline": "baseline.json",
     }
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
         ReceiptRejected,
     )
     from exequatur.identity.acting import acting_as
+    from exequatur.identity.credential import Credential
     from exequatur.identity.principal import Principal
+    from exequatur.identity.sources import ClientCertificate, LocalIdentity, Token, TokenFile
     from exequatur.plugin import AuthorizationPlugin
     from exequatur.policy.action import action
     from exequatur.settings import ObserveRule, Settings
@@ -30,9 +32,12 @@ __all__ = [
     "AuthorizationRevoked",
     "AuthorizationUnavailable",
     "ChallengeError",
+    "ClientCertificate",
     "ConfigurationError",
+    "Credential",
     "ExequaturError",
     "GrantRejected",
+    "LocalIdentity",
     "ObserveRule",
     "OpenChallenge",
     "PolicyError",
@@ -40,6 +45,8 @@ __all__ = [
     "ReceiptRejected",
     "Refusal",
     "Settings",
+    "Token",
+    "TokenFile",
     "acting_as",
     "action",
     "approve",
@@ -61,7 +68,9 @@ __getattr__ = importer(
             "ReceiptRejected",
         ),
         "identity.acting": ("acting_as",),
+        "identity.credential": ("Credential",),
         "identity.principal": ("Principal",),
+        "identity.sources": ("ClientCertificate", "LocalIdentity", "Token", "TokenFile"),
         "plugin": ("AuthorizationPlugin",),
         "policy.action": ("action",),
         "settings": ("ObserveRule", "Settings"),

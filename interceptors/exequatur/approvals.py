@@ -32,7 +32,8 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from exequatur.errors import ChallengeError, StatementError
 from exequatur.gate.issuing import ApprovalOrder
-from exequatur.identity.principal import Principal
+from exequatur.identity.credential import Credential
+from exequatur.identity.principal import UNAUTHENTICATED, Principal
 from exequatur.statements.approvals import (
     APPROVAL_SIGNAL,
     CHALLENGES_MEMO,
@@ -163,6 +164,8 @@ async def list_challenges(
     Raises:
         ChallengeError: The server refuses the query, cannot be reached, or has no such workflow.
     """
+    if not isinstance(by, Trusted):
+        await by.gate.learn_keys()
     trusted = _trusted(by)
     challenges: list[OpenChallenge] = []
     refused: list[str] = []
@@ -189,7 +192,7 @@ async def approve(
     plugin: AuthorizationPlugin,
     challenge: str | OpenChallenge,
     *,
-    principal: Principal | str,
+    principal: Principal | Credential | str,
     reason: str | None = None,
     workflow_id: str | None = None,
 ) -> Approval:
@@ -202,7 +205,8 @@ async def approve(
         client: To the server that the run is on, as for :func:`list_challenges`.
         plugin: Its authority signs.
         challenge: As :func:`list_challenges` gave it; or its id, or what only this id begins with.
-        principal: Who agrees, or ``Type::"id"``. Whoever calls this vouches for it.
+        principal: Who agrees, or ``Type::"id"``: whoever calls this vouches for it. Where the authority is elsewhere,
+            a credential of that person proves it.
         reason: A sentence for those who look later.
         workflow_id: Where to look for the id; all running workflows if it is left out.
 
@@ -223,7 +227,7 @@ async def reject(
     plugin: AuthorizationPlugin,
     challenge: str | OpenChallenge,
     *,
-    principal: Principal | str,
+    principal: Principal | Credential | str,
     reason: str | None = None,
     workflow_id: str | None = None,
 ) -> Approval:
@@ -272,17 +276,18 @@ async def _decide(
     plugin: AuthorizationPlugin,
     challenge: str | OpenChallenge,
     verdict: Literal["approve", "reject"],
-    principal: Principal | str,
+    principal: Principal | Credential | str,
     reason: str | None,
     workflow_id: str | None,
 ) -> Approval:
     who = Principal.parse(principal) if isinstance(principal, str) else principal
+    credential, who = (who, UNAUTHENTICATED) if isinstance(who, Credential) else (None, who)
     if isinstance(challenge, str):
         if len(challenge) < SHORTEST_ID:
             named(Listing(()), challenge)
         challenge = named(await list_challenges(client, plugin, workflow_id=workflow_id), challenge)
     await plugin._serving.refresh()
-    order = ApprovalOrder(who, challenge.challenge.text, challenge.credential, verdict, reason)
+    order = ApprovalOrder(who, challenge.challenge.text, challenge.credential, verdict, reason, credential=credential)
     text = await plugin._authority.issue_approval(order)
     run = client.get_workflow_handle(challenge.claims.workflow_id, run_id=challenge.run_id)
     try:

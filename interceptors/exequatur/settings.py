@@ -254,6 +254,11 @@ class Settings(BaseModel):
     authority_timeout: Interval = Field(
         timedelta(seconds=10), description="How long an authority service may take to answer."
     )
+    authority_ca: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="PEM file of the certificate authorities that the authority service's certificate may be from; "
+        "without it, the system's and those of `SSL_CERT_FILE`.",
+    )
     revocation_feed: Annotated[str, Field(min_length=1)] | None = Field(
         None,
         description="Where revocations are followed: a folder, the URL of an authority service, or `temporal` for the "
@@ -283,6 +288,14 @@ class Settings(BaseModel):
     )
     instance_document: Annotated[str, Field(min_length=1)] | None = Field(
         None, description="Signed instance identity document of this machine, for attestation."
+    )
+    instance_trust: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="TOML file of the machines whose identity documents count, for whoever issues credentials."
+    )
+    identity_config: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="TOML file that says which credentials a plugin that is its own authority believes; see "
+        "`docs/identity.md`. Without it, `acting_as` takes principals only.",
     )
     behavior_baseline: Annotated[str, Field(min_length=1)] | None = Field(
         None, description="What is usual, as learned by `exequatur behavior learn`; told to policies as novelty."
@@ -390,8 +403,8 @@ _COMBINATIONS = (
     ),
     _Combination(
         ("integrity_manifest", "integrity_keys"),
-        lambda s: (s.integrity_manifest is None) != (s.integrity_keys is None),
-        "a manifest proves nothing without the keys that may sign it, nor keys without a manifest; set both or neither",
+        lambda s: s.integrity_manifest is not None and s.integrity_keys is None,
+        "a manifest proves nothing without the keys that may sign it; set integrity_keys as well",
     ),
     _Combination(
         ("integrity_interval",),

@@ -493,7 +493,7 @@ async def raw_history(target: str, run: WorkflowHandle[Any, Any]) -> bytes:
     return b"".join(event.SerializeToString() for event in found.events)
 
 
-OURS = (b"eyJ", b"Agent::", b"User::", b"ops-bot", b"spiffe://", b"exequatur.local", b"two-person", b"finance")
+OURS = (b"eyJhbGciOi", b"Agent::", b"User::", b"ops-bot", b"spiffe://", b"exequatur.local", b"two-person", b"finance")
 """What statements and messages of the gate are told by."""
 
 

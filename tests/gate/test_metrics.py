@@ -97,6 +97,15 @@ async def test_rechecks_and_revocations_are_counted(stage: Callable[..., Any], m
     assert measured.of("exequatur_revocations", activity_type="sleeps") == 1
 
 
+async def test_what_a_worker_knows_of_the_revocation_feed_is_measured(stage: Callable[..., Any], meter: Any) -> None:
+    measured, options = meter
+    s = await stage(client_options=options)
+    async with s.worker([OneActivity], [act]):
+        s.plugin.revoke(workflow="another", reason="stop")
+        await eventually(lambda: measured.of("exequatur_revocation_feed_version") == 1)
+        assert measured.of("exequatur_revocation_feed_age") >= 0
+
+
 async def test_policy_reloads_are_counted_by_outcome(stage: Callable[..., Any], meter: Any) -> None:
     measured, options = meter
     s = await stage(client_options=options)

@@ -26,7 +26,7 @@ from temporalio.worker import Replayer
 
 from exequatur import Principal, acting_as
 from exequatur.gate.wire import MAX_NEXUS_BYTES, NEXUS_HEADER, START_HEADER, nexus_headers, read_nexus_headers
-from exequatur.identity.acting import acting_principal
+from exequatur.identity.acting import acting_now
 from exequatur.statements.encoding import strict_json
 from exequatur.statements.jws import parse
 from exequatur.statements.keys import SigningKey
@@ -90,12 +90,12 @@ class Case:
 class Desk:
     @nexusrpc.handler.sync_operation
     async def note(self, ctx: nexusrpc.handler.StartOperationContext, key: str) -> str:
-        _handled[key].append(str(acting_principal()))
+        _handled[key].append(str(acting_now()))
         return key
 
     @nexusrpc.handler.sync_operation
     def note_in_a_thread(self, ctx: nexusrpc.handler.StartOperationContext, key: str) -> str:
-        _handled[key].append(str(acting_principal()))
+        _handled[key].append(str(acting_now()))
         return key
 
     @nexusrpc.handler.sync_operation
@@ -367,6 +367,20 @@ async def test_a_workflow_that_an_operation_starts_acts_for_the_callers_principa
     acted = [strict_json(record.body) for record in here.records("decision")]
     assert [each["principal"] for each in acted] == [str(alice)]
     assert acted[0]["vouched"] == {"attributes": {"team": "claims"}, "parents": ['Role::"clerk"']}
+
+
+@pytest.mark.rule("N51")
+async def test_a_workflow_that_an_operation_starts_acts_through_whom_its_caller_does(stage: Any) -> None:
+    here, key = await stage(principal=None), unique()
+    async with desk(here) as endpoint:
+        with acting_as(Principal("User", "alice"), through=['Agent::"bot"']):
+            handle = await here.start(Caller.run, endpoint, "open_case", key)
+        assert await handle.result() == "closed"
+    told = {"by": 'Agent::"bot"', "chain": ['Agent::"bot"']}
+    kinds = ("decision", "authority", "nexus")
+    facts = [strict_json(strict_json(record.body)["facts"]) for kind in kinds for record in here.records(kind)]
+    assert len(facts) == 4
+    assert [each["acting"] for each in facts] == [told] * 4
 
 
 async def test_a_workflow_that_the_callers_principal_may_not_start_is_not_started_by_an_operation(stage: Any) -> None:

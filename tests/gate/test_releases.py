@@ -214,6 +214,8 @@ async def test_a_worker_tells_what_is_in_force_while_it_runs(
             report = json.loads(next(folder.glob("*.json")).read_text())
     digest = s.plugin.gate.policy.bundle.digest
     assert (report["digest"], report["sequence"], report["version"]) == (digest, 2, "1.4.0")
+    standing = report.pop("standing")
+    assert (standing["namespaces"], standing.get("unavailable")) == (["default"], None)
     assert s.plugin.in_force.model_dump(exclude_none=True) == report
     assert f"Policy bundle {digest} is in force" in caplog.text
     assert list(folder.glob("*.json")) == []

@@ -29,8 +29,9 @@ from temporalio.worker import (
 
 from exequatur import action
 from exequatur.errors import ConfigurationError, ExequaturError
-from exequatur.gate.revocations import Revocations
 from exequatur.gate.wire import PREFIX
+from exequatur.revocation.revocations import OwnRevocations
+from exequatur.revocation.store import FolderStore
 from exequatur.statements.jws import parse
 from exequatur.statements.models import Receipt
 from tests.gate.conftest import PERMIT_ALL, Stage, deeds, failure_of, happened
@@ -720,7 +721,7 @@ async def test_a_revocation_is_on_disk_when_it_is_acknowledged(stage: Callable[.
     assert s.plugin.revoke(workflow="w1", reason="one") == 1
     assert (s.state / "revocations").read_text().count("\n") == 1
     assert s.plugin.revoke(principal='Agent::"x"', activity="refund", reason="two") == 2
-    seen = Revocations(s.state / "revocations")
+    seen = OwnRevocations(FolderStore(s.state))
     assert seen.version == 2
     assert seen.find({"workflow": "w1"}).reason == "one"
     assert seen.find({"principal": 'Agent::"x"', "activity": "refund"}).reason == "two"
@@ -761,7 +762,7 @@ async def test_what_a_crash_left_half_written_was_never_acknowledged_and_harms_n
     s.plugin.gate.revocations.refresh()
     assert s.plugin.gate.revocations.problem is None
     assert s.plugin.revoke(workflow="w2", reason="two") == 2
-    assert Revocations(s.state / "revocations").version == 2
+    assert OwnRevocations(FolderStore(s.state)).version == 2
 
 
 async def test_readers_that_overtake_each_other_never_forget_a_revocation(stage: Callable[..., Any]) -> None:

@@ -188,8 +188,10 @@ def test_the_thread_takes_up_edits_survives_errors_and_stops(seen: Seen) -> None
     watch = PolicyWatch(
         seen.folder, 0.02, on_change=lambda _: events["changed"].set(), on_refused=refuse, current=seen.current
     )
+    before = set(threading.enumerate())
     watch.start()
     watch.start()
+    assert len(set(threading.enumerate()) - before) == 1
     try:
         (seen.folder / "a.cedar").write_text("permit(")
         assert events["refused"].wait(10)
@@ -197,7 +199,7 @@ def test_the_thread_takes_up_edits_survives_errors_and_stops(seen: Seen) -> None
         assert events["changed"].wait(10)
     finally:
         watch.stop()
-    assert not [thread for thread in threading.enumerate() if thread.name == "exequatur-policy-watch"]
+    assert not set(threading.enumerate()) - before
     events["changed"].clear()
     (seen.folder / "a.cedar").write_text(OLD)
     assert not events["changed"].wait(0.1)

@@ -32,6 +32,7 @@ from exequatur import (
     acting_as,
 )
 from exequatur.gate.wire import payloads_digest
+from exequatur.identity.acting import OnBehalf
 from exequatur.lineage.record import read
 from exequatur.statements.jws import parse
 from exequatur.statements.models import Receipt
@@ -295,7 +296,7 @@ async def test_a_result_without_a_receipt_is_not_believed(gated_activities: Gate
     plugin, info = gated_activities.plugin, replace(ActivityEnvironment.default_info(), activity_type="refund")
     async with gated_activities:
         await gated_activities.run(refund, 1)  # the worker has its credential
-        run = await AskingRun.begin(plugin, Principal("Agent", "ops-bot"), info)
+        run = await AskingRun.begin(plugin, OnBehalf(Principal("Agent", "ops-bot")), info)
         request, _ = run.ask(info, payloads_digest([]))
         [payload] = DataConverter.default.payload_converter.to_payloads(["refunded 1000000"])
         with pytest.raises(ReceiptRejected, match=r"without a receipt \[P1\]"):

@@ -21,6 +21,7 @@ from contextlib import suppress
 from exequatur.audit.activities import Activity, seconds
 from exequatur.audit.agreed import misasked
 from exequatur.audit.arguments import stand_in
+from exequatur.audit.counted import check_counted
 from exequatur.audit.decisions import (
     Bundles,
     Wrong,
@@ -33,11 +34,13 @@ from exequatur.audit.decisions import (
 )
 from exequatur.audit.evidence import Decision, DecisionRecord, RunEvidence, facts_of
 from exequatur.audit.history import RunHistory
+from exequatur.audit.measured import check_measured
 from exequatur.audit.proofs import Proof, Proofs
 from exequatur.audit.recompute import Remade, recompute
 from exequatur.audit.report import ActivityReport, Decided, Finding, Restricted, Severity, finding
 from exequatur.audit.resets import Resets
 from exequatur.audit.restrictions import recorded, unheld
+from exequatur.audit.revoked import RevokedThen
 from exequatur.audit.start import Start
 from exequatur.audit.trust import AuditTrust
 from exequatur.errors import PolicyError, UnknownKeyError
@@ -69,6 +72,7 @@ class Accounts:
         self._bundles = bundles
         self._statements: Proofs | None = None
         self._vouched: frozenset[str] = frozenset()
+        self._revoked = RevokedThen((), frozenset())
         self._resets = Resets(evidence.decisions)
         self._known_places = {place[:2] for place in evidence.places}
         self._completions = set(_completions(evidence))
@@ -92,6 +96,7 @@ class Accounts:
             vouched: The logs that a worker's signature names.
         """
         self._statements, self._vouched = statements, vouched
+        self._revoked = RevokedThen(self._evidence.revocations, vouched)
         chain = self._start.chain
         of_request: dict[str, Proof] = {}
         of_id: dict[str, Proof] = {}
@@ -167,7 +172,7 @@ class Accounts:
         reset = self._resets.precedes(decision)
         earlier = self._resets.after(claims, claims.attempt)
         check_about(decision, proof, self._history, chain, wrong)
-        check_standing(decision, proof, chain, self._evidence.revocations, self._vouched, wrong, earlier=earlier)
+        check_standing(decision, proof, chain, self._revoked, wrong, earlier=earlier)
         recomputed: bool | None = None
         if claims.decision != "none":
             self._vouching(decision, proof, chain, wrong)
@@ -181,6 +186,8 @@ class Accounts:
             except PolicyError as error:
                 bundle = None
                 wrong("evidence-invalid", str(error))
+            check_measured(decision, proof, self._evidence.integrity, self._start.credentials, wrong)
+            check_counted(decision, proof, bundle, self._bundles.reader, self._first_run(decision, proof), wrong)
             if bundle is None:
                 self.counted["bundle-missing"] += 1
             else:
@@ -213,6 +220,13 @@ class Accounts:
             )
         )
 
+    def _first_run(self, decision: Decision, proof: Proof) -> str:
+        """The first run of the execution, as its request says; a run without a grant has none."""
+        if proof.request is not None:
+            return proof.request.claims.first_run_id
+        governed = proof.chain is not None or self._start.chain is not None
+        return (self._history.started.first_execution_run_id if governed else decision.claims.run_id) or ""
+
     def _agreed(self, decision: Decision, proof: Proof, wrong: Wrong) -> Token[Challenge] | None:
         """Rules E5 to E7: whose approvals a decision counts, and the challenge that they are for."""
         claims = decision.claims
@@ -226,7 +240,7 @@ class Accounts:
             problem = None if told is None else "it counts approvals, and nothing shows any"
         else:
             challenges, problem = statements.challenges, None
-            standing = standing_of(decision, self._evidence.revocations, self._vouched)
+            standing = standing_of(decision, self._revoked)
             agreement = proof.authorized.agreement if proof.authorized is not None else None
             answers = agreement.challenge if agreement is not None else None
             event_id = proof.activity.event.event_id

@@ -28,6 +28,7 @@ from exequatur.audit.start import LEEWAY
 from exequatur.errors import PolicyError
 from exequatur.gate.attempt import NO_ARGUMENTS
 from exequatur.gate.operation import child_facts
+from exequatur.identity.actors import acting_facts
 from exequatur.identity.principal import Principal
 from exequatur.lineage.record import Record
 from exequatur.policy.action import WORKFLOW_TYPE
@@ -35,7 +36,7 @@ from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.engine import Verdict, decide
 from exequatur.policy.restriction import held_to
 from exequatur.policy.told import CHILD_ACTION, OWN_ACTIONS
-from exequatur.statements.models import first_names
+from exequatur.statements.models import Actor, first_names
 from exequatur.statements.nexus import Called
 
 
@@ -50,6 +51,7 @@ class Stated:
         workflow_id: The resource.
         sub: On whose behalf.
         vouched: Attributes and parents; ``None`` where the statement does not have them.
+        act: Who acts for the principal; of no meaning where nothing is vouched for.
         policies: That decided; ``None`` where the statement does not say it alone.
         allowed: Whether it says that it was allowed.
         facts: What it says of the context.
@@ -66,6 +68,7 @@ class Stated:
     allowed: bool
     facts: Mapping[str, Mapping[str, Any]]
     event_id: int
+    act: Actor | None = None
 
 
 @dataclass
@@ -193,6 +196,8 @@ def _otherwise(asked: OwnRecord, stated: Stated) -> str | None:
         facts = facts_in(asked.facts)
     except ValueError:
         return "its recorded facts are not a JSON object"
+    if stated.vouched is not None:
+        told.append(("chain of actors", facts.get("acting"), acting_facts(stated.act).get("acting")))
     for group, inner in stated.facts.items():
         there = facts.get(group)
         told += [(f"{group}.{name}", there.get(name) if isinstance(there, dict) else None, due)
@@ -227,6 +232,7 @@ def _misheld(asked: OwnRecord, call: Called | None) -> str | None:
     run = {"namespace": call.namespace, "workflow_id": call.workflow_id, "workflow_type": call.workflow_type}
     nexus = {"endpoint": claims.endpoint, "service": claims.service, "operation": claims.operation}
     told += [("run", facts.get("run"), run), ("operation", facts.get("nexus"), nexus)]
+    told.append(("chain of actors", facts.get("acting"), acting_facts(call.vouched.act).get("acting")))
     name = next((name for name, recorded, due in told if recorded != due), None)  # [B3]
     return None if name is None else f"the handler's record has another {name} than the call in the history"
 

@@ -22,7 +22,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from exequatur.audit.activities import Activity, activities_of
-from exequatur.audit.evidence import DecisionRecord, facts_of
+from exequatur.audit.evidence import COUNTED, DecisionRecord, facts_of
 from exequatur.audit.history import RunHistory
 from exequatur.audit.recorded import everything, questions_of, receipt_of
 from exequatur.audit.records import BUNDLES, Evidence
@@ -41,7 +41,19 @@ from exequatur.policy.source import BundleSource
 from exequatur.policy.told import ACTIVITY_RESET_ACTION, RESET_ACTION
 
 _PLACE = re.compile(r"([0-9a-f]{16}):([0-9]{1,18})", re.ASCII)
-_OTHERS = ("receipt", "seal", "revocation", "shadow", "challenge", "message", "authority", "nexus", *BUNDLES)
+_OTHERS = (
+    "receipt",
+    "seal",
+    "revocation",
+    "shadow",
+    "challenge",
+    "message",
+    "authority",
+    "nexus",
+    "integrity",
+    *COUNTED,
+    *BUNDLES,
+)
 """Kinds of records that are no decision."""
 _WORKFLOW = "Workflow"
 _NO_RESOURCE = "The resource "

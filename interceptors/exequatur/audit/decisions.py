@@ -6,8 +6,8 @@ Rules, numbered as the code marks them:
 
 D1  A record names the workflow, run, activity, attempt, principal and argument digest that the history and the grant
     have; what Cedar was given besides says the same.
-D2  It was made while the grant was valid, and about what had not been revoked as far as its own log knew, nor for
-    longer than a gate may be behind.
+D2  It was made while the grant was valid, and about what was not revoked then as far as its own log knew, nor for
+    longer than a gate may be behind: neither what was asked for, nor who asked and acted, nor their keys and policies.
 D4  The receipt that names its place says the same of it.
 """
 
@@ -22,21 +22,19 @@ from exequatur.audit.activities import seconds
 from exequatur.audit.evidence import Decision, DecisionRecord, EvidenceReader, facts_of
 from exequatur.audit.history import RunHistory
 from exequatur.audit.proofs import Proof
+from exequatur.audit.revoked import RevokedThen, subject_then
 from exequatur.audit.start import LEEWAY, SCHEDULE_BOUND
 from exequatur.errors import PolicyError
-from exequatur.gate.revocations import Revocation
+from exequatur.gate.counted import FACT
+from exequatur.identity.actors import acting_facts
 from exequatur.identity.principal import UNAUTHENTICATED
-from exequatur.lineage.record import Record
 from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.source import BundleSource
+from exequatur.revocation.entry import Revocation
 from exequatur.statements.encoding import digest
 from exequatur.statements.models import Approval, Receipt
 from exequatur.statements.verification import Chain
 
-MAX_BEHIND = 10.0
-"""Seconds that a gate may be behind the revocation feed: it refuses to decide when it has not read it for five."""
-
-Revoked = Sequence[tuple[Record, Revocation]]
 Wrong = Callable[[str, str], None]
 """Takes a finding's code and its sentence."""
 
@@ -45,7 +43,7 @@ class Bundles:
     """Archived policy bundles, parsed once."""
 
     def __init__(self, evidence: EvidenceReader) -> None:
-        self._evidence = evidence
+        self.reader = self._evidence = evidence
         self.get = lru_cache(maxsize=16)(self._get)
 
     def _get(self, address: str) -> PolicyBundle | None:
@@ -110,8 +108,8 @@ def check_about(
         except ValueError:
             wrong("decision-contradicts", "its recorded facts are not JSON objects")
             return
-        # Approvals are counted again (E6).
-        told = {name: value for name, value in facts.items() if name not in ("now", "worker", "approvals")}
+        # Approvals are counted again (E6), and behaviour (D8).
+        told = {name: value for name, value in facts.items() if name not in ("now", "worker", "approvals", FACT)}
         expected["facts"] = (told, _expected_facts(decision, proof, history, chain, facts))
     for name, (found, due) in expected.items():
         if found != due:  # [D1]
@@ -124,6 +122,7 @@ def _expected_facts(
     """The facts that the history has, too; what it cannot know is taken as told."""
     claims = decision.claims
     return {
+        **acting_facts(chain.grant.claims.act if chain is not None else None),
         "activity": {
             "type": claims.activity_type,
             "id": claims.activity_id,
@@ -159,8 +158,7 @@ def check_standing(
     decision: Decision,
     proof: Proof,
     chain: Chain | None,
-    revocations: Revoked,
-    vouched: frozenset[str],
+    revoked: RevokedThen,
     wrong: Wrong,
     *,
     earlier: bool = False,
@@ -171,8 +169,7 @@ def check_standing(
         decision: The record.
         proof: Of the activity that it is about.
         chain: The run's grant; ``None`` in an ungoverned run.
-        revocations: What logs knew to be revoked.
-        vouched: The logs that a worker's signature names.
+        revoked: The feed, as logs knew it.
         wrong: Told what contradicts.
         earlier: The activity was reset after it, and the history tells of the later attempt of that number.
     """
@@ -188,17 +185,16 @@ def check_standing(
     moment = moment_of(claims)
     if moment is None or abs(moment - at) > LEEWAY:
         wrong("decision-contradicts", "the moment that Cedar was given is not when the journal recorded the decision")
-    subject = {"workflow": claims.workflow_id or "", "activity": claims.activity_type, "principal": claims.principal}
     if chain is not None:
         grant = chain.grant.claims
-        subject["grant"] = grant.jti
         if at >= chain.expires or at + LEEWAY < max(grant.nbf, grant.iat):  # [D2]
             wrong("grant-expired", "it was allowed when the grant had not begun or had ended")
-    for record, revocation in revocations:
-        known = record.log_id == decision.record.log_id and record.index < decision.record.index
-        if revocation.revokes(subject) and (known or revocation.at + MAX_BEHIND < at):  # [D2]
-            if record.log_id in vouched:
-                wrong("grant-revoked", f"it was allowed although it had been revoked: {revocation.reason}")
+    subject = subject_then(decision, proof, chain)
+    receipt = proof.receipt.claims if proof.receipt is not None and last else None
+    for known, vouched in revoked.certain(decision, receipt):
+        if known.entry.revokes(subject):  # [D2]
+            if vouched:
+                wrong("grant-revoked", f"it was allowed although it had been revoked: {known.entry.reason}")
                 return
             wrong(
                 "evidence-unvouched",
@@ -206,24 +202,16 @@ def check_standing(
             )
 
 
-def standing_of(
-    decision: Decision, revocations: Revoked, vouched: frozenset[str]
-) -> tuple[Callable[[Approval], bool], ...]:
+def standing_of(decision: Decision, revoked: RevokedThen) -> tuple[Callable[[Approval], bool], ...]:
     """Whose approvals stand, in each way that a decision's worker may have known of revocations (O15).
 
     Args:
         decision: The record.
-        revocations: What logs knew to be revoked.
-        vouched: The logs that a worker's signature names.
+        revoked: The feed, as logs knew it.
     """
-    claims, at = decision.claims, decision.record.at
-    certain, possible = [], []
-    for record, revocation in revocations:
-        known = record.log_id == decision.record.log_id and record.index < decision.record.index
-        if record.log_id in vouched and (known or revocation.at + MAX_BEHIND < at):
-            certain.append(revocation)
-        elif revocation.at <= at + LEEWAY:
-            possible.append(revocation)
+    claims = decision.claims
+    certain = [known.entry for known, vouched in revoked.certain(decision, None) if vouched]
+    possible = [known.entry for known in revoked.possible(decision)]
 
     def stands(told: Sequence[Revocation], approval: Approval) -> bool:
         about = {"workflow": claims.workflow_id or "", "activity": claims.activity_type, "principal": approval.sub}

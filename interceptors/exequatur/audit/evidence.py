@@ -16,14 +16,16 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from exequatur.errors import EvidenceError, JournalError, StatementError
-from exequatur.gate.revocations import Revocation
 from exequatur.lineage.link import Link, check_link, genesis_of
 from exequatur.lineage.record import Record, read
 from exequatur.lineage.subject import subject_of
+from exequatur.revocation.entry import Revocation, read_entry
 from exequatur.statements.encoding import digest, strict_json
 from exequatur.statements.jws import Token, parse
 from exequatur.statements.models import Digest, MessageKind, Name, Part, Receipt, Seal, Time
 
+COUNTED = ("behavior", "baseline")
+"""The kinds of records that are about no single run: events of a ledger, and what is usual."""
 MAX_RECORDS = 2_000_000
 """Of one run: a run has at most 51,200 events, and each attempt of an activity leaves two records."""
 
@@ -48,6 +50,15 @@ class Held(Part):
     activities: tuple[Name, ...] | None = None
     until: Time | None = None
     forbid: tuple[str, ...] = ()
+
+
+class CountedPlace(Part):
+    """Where an attempt stands in a ledger."""
+
+    ledger: Name
+    position: Annotated[int, Field(ge=0)]
+    baseline: Digest | None = None
+    """What is usual, as the gate knew it."""
 
 
 class DecisionRecord(Part):
@@ -75,6 +86,8 @@ class DecisionRecord(Part):
     """As the activity named it from its arguments; without it, it is the workflow."""
     facts: str
     """What else Cedar was given, as JSON."""
+    counted: CountedPlace | None = None
+    """There only where policies were told of behaviour."""
     restriction: Held | None = None
     """What the request and its delegations restrict besides; forbids are evaluated with the bundle's entities."""
     question: Name | None = None
@@ -93,6 +106,16 @@ class Decision:
 
     record: Record
     claims: DecisionRecord
+
+
+class IntegrityRecord(Part):
+    """What a worker wrote down about what it is (the body of an ``integrity`` record)."""
+
+    state: Literal["verified", "violated", "unknown"]
+    manifest: Digest
+    differences: tuple[str, ...]
+    worker: Name | None = None
+    """SPIFFE id; absent before the first credential."""
 
 
 class MessageRecord(Part):
@@ -170,6 +193,7 @@ class RunEvidence:
         seals: Seals; there are several if the workflow task that closed the run was tried again.
         credentials: Those that came with seals.
         revocations: What each log knew to be revoked, with its place.
+        integrity: What the workers found about themselves, with its place.
         messages: What the run's workers wrote down about messages.
         asked: Decisions about the gate's own actions, by an authority, by the run's workers or by a Nexus handler.
         places: Every record by log, index and head.
@@ -181,6 +205,7 @@ class RunEvidence:
     seals: list[tuple[Record, Token[Seal]]] = field(default_factory=list)
     credentials: list[str] = field(default_factory=list)
     revocations: list[tuple[Record, Revocation]] = field(default_factory=list)
+    integrity: list[tuple[Record, IntegrityRecord]] = field(default_factory=list)
     messages: list[tuple[Record, MessageRecord]] = field(default_factory=list)
     asked: list[tuple[Record, OwnRecord]] = field(default_factory=list)
     places: dict[tuple[str, int, str], Record] = field(default_factory=dict)
@@ -191,8 +216,12 @@ class EvidenceReader(Protocol):
     """Where evidence comes from."""
 
     def records_of(self, workflow_id: str, run_ids: frozenset[str]) -> Iterator[tuple[Record, bool]]:
-        """The records about these runs, those about the workflow that name no run, and all revocations; false with one
-        that breaks V1."""
+        """The records about these runs, those about the workflow that name no run, and all revocations and looks of
+        workers at themselves; false with one that breaks V1."""
+        ...
+
+    def counted(self) -> Iterator[tuple[Record, bool]]:
+        """The events of ledgers and the baselines, whatever run they are about; false with one that breaks V1."""
         ...
 
     def bundle(self, address: str) -> bytes | None:
@@ -238,7 +267,9 @@ def _sort(found: RunEvidence, record: Record) -> None:
             if credential:
                 found.credentials.append(credential)
         case "revocation":
-            found.revocations.append((record, Revocation.model_validate(strict_json(record.body))))
+            found.revocations.append((record, read_entry(record.body)))
+        case "integrity":
+            found.integrity.append((record, IntegrityRecord.model_validate_json(_checked(record.body))))
         case "message":
             found.messages.append((record, MessageRecord.model_validate_json(_checked(record.body))))
         case "authority" | "nexus":
@@ -256,6 +287,9 @@ class NoEvidence:
     """The history is all there is."""
 
     def records_of(self, workflow_id: str, run_ids: frozenset[str]) -> Iterator[tuple[Record, bool]]:
+        return iter(())
+
+    def counted(self) -> Iterator[tuple[Record, bool]]:
         return iter(())
 
     def bundle(self, address: str) -> bytes | None:
@@ -277,13 +311,16 @@ class RecordedEvidence:
         self._by_run: dict[str, list[tuple[Record, bool]]] = {}
         self._by_workflow: dict[str, list[tuple[Record, bool]]] = {}
         self._everywhere: list[tuple[Record, bool]] = []
+        self._counted: list[tuple[Record, bool]] = []
         self._bundles: dict[str, bytes] = {}
         self._checkpoints = checkpoints or {}
         for record, sound in records:
             if record.kind == "bundle":  # what was only a candidate decided nothing
                 self._bundles[digest(record.body)] = record.body  # [V2]
-            elif record.kind == "revocation":
+            elif record.kind in ("revocation", "integrity"):
                 self._everywhere.append((record, sound))
+            elif record.kind in COUNTED:
+                self._counted.append((record, sound))
             elif (subject := subject_of(record.kind, record.body)).run_id:
                 self._by_run.setdefault(subject.run_id, []).append((record, sound))
             elif subject.workflow_id:
@@ -294,6 +331,9 @@ class RecordedEvidence:
             yield from self._by_run.get(run_id, ())
         yield from self._by_workflow.get(workflow_id, ())
         yield from self._everywhere
+
+    def counted(self) -> Iterator[tuple[Record, bool]]:
+        return iter(self._counted)
 
     def bundle(self, address: str) -> bytes | None:
         return self._bundles.get(address)

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from exequatur.audit.evidence import EvidenceReader, NoEvidence, RecordedEvidence, follows, journals_in
+from exequatur.audit.evidence import COUNTED, EvidenceReader, NoEvidence, RecordedEvidence, follows, journals_in
 from exequatur.errors import EvidenceError
 from exequatur.lineage.record import Record
 
@@ -31,8 +31,12 @@ class StoreEvidence:
     def records_of(self, workflow_id: str, run_ids: frozenset[str]) -> Iterator[tuple[Record, bool]]:
         for link in self._store.of_run(workflow_id, sorted(run_ids)):
             yield link.record, follows(link)
-        for link in self._store.of_kind("revocation"):
-            yield link.record, follows(link)
+        for kind in ("revocation", "integrity"):
+            yield from ((link.record, follows(link)) for link in self._store.of_kind(kind))
+
+    def counted(self) -> Iterator[tuple[Record, bool]]:
+        for kind in COUNTED:
+            yield from ((link.record, follows(link)) for link in self._store.of_kind(kind))
 
     def bundle(self, address: str) -> bytes | None:
         return self._store.bundle(address)
@@ -55,6 +59,10 @@ class AllEvidence:
                 if place not in seen or not sound:
                     seen.add(place)
                     yield record, sound
+
+    def counted(self) -> Iterator[tuple[Record, bool]]:
+        for reader in self._readers:
+            yield from reader.counted()
 
     def bundle(self, address: str) -> bytes | None:
         return next((found for reader in self._readers if (found := reader.bundle(address)) is not None), None)

@@ -264,14 +264,14 @@ def _stated(
                "workflow_type": authorized.workflow_type, "task_queue": authorized.task_queue}  # fmt: skip
         facts = {"run": run}
         yield Stated("grant", grant.jti, START_ACTION, authorized.workflow_id, grant.sub, vouched, grant.policies,
-                     True, facts, 1)  # fmt: skip
+                     True, facts, 1, grant.act)  # fmt: skip
     for leaf in map(standing.find, standing.leaves):
         if leaf is not None and leaf.before is not None:
             renewed = leaf.chain.grant.claims
             run = {"namespace": namespace, "workflow_id": history.workflow_id}
             yield Stated("renewal", leaf.before, RENEW_ACTION, history.workflow_id, renewed.sub,
                          (renewed.attributes, renewed.parents), renewed.policies, True, {"run": run},
-                         leaf.event_id)  # fmt: skip
+                         leaf.event_id, renewed.act)  # fmt: skip
     for message in judged:
         permit = message.admitted.token.claims if message.admitted is not None else None
         if isinstance(permit, Permit):
@@ -279,12 +279,12 @@ def _stated(
                      "message": {"name": permit.name, "sender": ""}}  # fmt: skip
             yield Stated("permit", permit.jti, _ACTIONS[permit.kind], permit.target, permit.sub,
                          (permit.attributes, permit.parents), permit.policies, True, facts,
-                         message.sent.event_id)  # fmt: skip
+                         message.sent.event_id, permit.act)  # fmt: skip
     for token, event_id in sent.messages:
         claims = token.claims
         facts = {"run": {"workflow_id": claims.target}, "message": {"name": claims.name, "sender": claims.workflow_id}}
         yield Stated("message", claims.jti, SIGNAL_ACTION, claims.target, grant.sub, vouched, claims.policies,
-                     claims.decision == "allow", facts, event_id)  # fmt: skip
+                     claims.decision == "allow", facts, event_id, grant.act)  # fmt: skip
     for approval, event_id in approved:
         action = APPROVE_ACTION if approval.verdict == "approve" else REJECT_ACTION
         facts = {"run": {"workflow_id": approval.workflow_id}, "approval": {"activity": approval.activity_type}}

@@ -25,6 +25,7 @@ _QUIET: Mapping[str, Any] = {
     "novel": False,
     "workflow_last_hour": 0,
     "run": {"count": 0, "denials": 0, "seconds": 0, "cost": 0},
+    "cost": 0,
     "cost_last_day": 0,
     "new_transition": False,
     "new_arguments": False,

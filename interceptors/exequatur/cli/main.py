@@ -17,10 +17,18 @@ import click
 from exequatur.audit.wording import shown
 from exequatur.cli.approvals import approvals
 from exequatur.cli.audit import audit
+from exequatur.cli.authority import authority
+from exequatur.cli.behavior import behavior
 from exequatur.cli.checkpoint import checkpoint
+from exequatur.cli.control import control
+from exequatur.cli.doctor import doctor
 from exequatur.cli.evidence import evidence
 from exequatur.cli.grant import grant, permit
+from exequatur.cli.identity import identity
+from exequatur.cli.integrity import integrity
+from exequatur.cli.keys import keys
 from exequatur.cli.policy import policy
+from exequatur.cli.revoke import revoke
 from exequatur.errors import ExequaturError
 
 TRACEBACK = "EXEQUATUR_TRACEBACK"
@@ -86,11 +94,19 @@ def commands() -> None:
 
 commands.add_command(approvals)
 commands.add_command(audit)
+commands.add_command(authority)
+commands.add_command(behavior)
 commands.add_command(checkpoint)
+commands.add_command(control)
+commands.add_command(doctor)
 commands.add_command(evidence)
 commands.add_command(grant)
+commands.add_command(identity)
+commands.add_command(integrity)
+commands.add_command(keys)
 commands.add_command(permit)
 commands.add_command(policy)
+commands.add_command(revoke)
 
 
 def main() -> None:

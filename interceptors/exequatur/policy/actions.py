@@ -154,6 +154,11 @@ class ActionIndex:
             frozenset().union(*facts) if len(facts) == len(scopes) else None,
         )
 
+    def reads_fact(self, name: str) -> bool:
+        """Tell whether a policy can read an attribute of ``context``, whatever the action."""
+        scopes = self._scopes
+        return scopes is None or any(each.facts is None or name in each.facts for each in scopes.values())
+
     def _sliced(self, actions: list[str], texts: Mapping[str, str]) -> dict[str, Slice]:
         slices: dict[str, Slice] = {}
         shared: dict[tuple[str, ...], Slice] = {}

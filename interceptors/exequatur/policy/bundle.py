@@ -355,6 +355,14 @@ class PolicyBundle:
         """
         return self._index.of(action_id).facts
 
+    def reads_fact(self, name: str) -> bool:
+        """Tell whether any policy can read an attribute of ``context``, whatever the action.
+
+        Args:
+            name: Its name.
+        """
+        return self._index.reads_fact(name)
+
 
 def _dump(entities: list[dict[str, Any]]) -> str:
     return json.dumps(entities, allow_nan=False)

@@ -99,6 +99,7 @@ _BEHAVIOR = _sometimes(
         novel=BOOL,
         workflow_last_hour=LONG,
         run=_record(count=LONG, denials=LONG, seconds=LONG, cost=LONG),
+        cost=LONG,
         cost_last_day=LONG,
         new_transition=BOOL,
         new_arguments=BOOL,
@@ -149,48 +150,53 @@ _OF_REVOCATIONS = _record(
 )
 _OF_EVALUATIONS = _record(evaluation=_record(action=STRING, principal=STRING), now=DATETIME)
 
+_OWN_CONTEXTS = {
+    ENROLL_ACTION: _OF_WORKERS,
+    REVOKE_ACTION: _OF_REVOCATIONS,
+    LIFT_ACTION: _OF_REVOCATIONS,
+    EVALUATE_ACTION: _OF_EVALUATIONS,
+    START_ACTION: _OF_STARTS,
+    RESET_ACTION: _OF_ACTIVITIES,
+    CHILD_ACTION: _OF_ACTIVITIES,
+    RENEW_ACTION: _OF_STANDING,
+    **dict.fromkeys((SIGNAL_ACTION, QUERY_ACTION, UPDATE_ACTION), _OF_MESSAGES),
+    **dict.fromkeys(
+        (CANCEL_ACTION, TERMINATE_ACTION, DELETE_ACTION, PAUSE_ACTION, UNPAUSE_ACTION, OPTIONS_ACTION),
+        _OF_WORKFLOWS,
+    ),
+    **dict.fromkeys((APPROVE_ACTION, REJECT_ACTION, SELF_ACTION), _OF_APPROVALS),
+    **dict.fromkeys(
+        (
+            ACTIVITY_START_ACTION,
+            ACTIVITY_COMPLETE_ACTION,
+            ACTIVITY_CANCEL_ACTION,
+            ACTIVITY_TERMINATE_ACTION,
+            ACTIVITY_PAUSE_ACTION,
+            ACTIVITY_UNPAUSE_ACTION,
+            ACTIVITY_RESET_ACTION,
+            ACTIVITY_OPTIONS_ACTION,
+        ),
+        _OF_ONE_ACTIVITY,
+    ),
+    **dict.fromkeys(
+        (
+            SCHEDULE_CREATE_ACTION,
+            SCHEDULE_UPDATE_ACTION,
+            SCHEDULE_TRIGGER_ACTION,
+            SCHEDULE_BACKFILL_ACTION,
+            SCHEDULE_PAUSE_ACTION,
+            SCHEDULE_UNPAUSE_ACTION,
+            SCHEDULE_DELETE_ACTION,
+        ),
+        _OF_SCHEDULES,
+    ),
+    **dict.fromkeys((NEXUS_START_ACTION, NEXUS_CANCEL_ACTION), _OF_NEXUS),
+}
 OWN_CONTEXTS = MappingProxyType(
     {
-        ENROLL_ACTION: _OF_WORKERS,
-        REVOKE_ACTION: _OF_REVOCATIONS,
-        LIFT_ACTION: _OF_REVOCATIONS,
-        EVALUATE_ACTION: _OF_EVALUATIONS,
-        START_ACTION: _OF_STARTS,
-        RESET_ACTION: _OF_ACTIVITIES,
-        CHILD_ACTION: _OF_ACTIVITIES,
-        RENEW_ACTION: _OF_STANDING,
-        **dict.fromkeys((SIGNAL_ACTION, QUERY_ACTION, UPDATE_ACTION), _OF_MESSAGES),
-        **dict.fromkeys(
-            (CANCEL_ACTION, TERMINATE_ACTION, DELETE_ACTION, PAUSE_ACTION, UNPAUSE_ACTION, OPTIONS_ACTION),
-            _OF_WORKFLOWS,
-        ),
-        **dict.fromkeys((APPROVE_ACTION, REJECT_ACTION, SELF_ACTION), _OF_APPROVALS),
-        **dict.fromkeys(
-            (
-                ACTIVITY_START_ACTION,
-                ACTIVITY_COMPLETE_ACTION,
-                ACTIVITY_CANCEL_ACTION,
-                ACTIVITY_TERMINATE_ACTION,
-                ACTIVITY_PAUSE_ACTION,
-                ACTIVITY_UNPAUSE_ACTION,
-                ACTIVITY_RESET_ACTION,
-                ACTIVITY_OPTIONS_ACTION,
-            ),
-            _OF_ONE_ACTIVITY,
-        ),
-        **dict.fromkeys(
-            (
-                SCHEDULE_CREATE_ACTION,
-                SCHEDULE_UPDATE_ACTION,
-                SCHEDULE_TRIGGER_ACTION,
-                SCHEDULE_BACKFILL_ACTION,
-                SCHEDULE_PAUSE_ACTION,
-                SCHEDULE_UNPAUSE_ACTION,
-                SCHEDULE_DELETE_ACTION,
-            ),
-            _OF_SCHEDULES,
-        ),
-        **dict.fromkeys((NEXUS_START_ACTION, NEXUS_CANCEL_ACTION), _OF_NEXUS),
+        # Whoever asks may act for somebody else.
+        action: context if context.get(_ACTING.name) else RecordType((*context.attributes, _ACTING))
+        for action, context in _OWN_CONTEXTS.items()
     }
 )
 """The gate's own questions, and what it tells with each."""

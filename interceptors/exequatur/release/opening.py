@@ -16,7 +16,7 @@ from exequatur.release.directory import FilePlace
 from exequatur.release.file import SUFFIX
 from exequatur.release.keys import read_policy_keys
 from exequatur.release.marks import Marks
-from exequatur.release.places import is_remote, place_of
+from exequatur.release.places import Place, is_remote, place_of
 from exequatur.release.source import ReleasedBundle
 from exequatur.release.unsigned import UnverifiedBundle
 from exequatur.settings import Settings
@@ -25,7 +25,9 @@ MARKS_NAME = "policy-marks.json"
 CACHE_NAME = "policies"
 
 
-def open_policies(where: str | Path, settings: Settings, *, state_dir: Path, worker: str) -> PolicySource:
+def open_policies(
+    where: str | Path, settings: Settings, *, state_dir: Path, worker: str, place: Place | None = None
+) -> PolicySource:
     """The source of policies of a worker.
 
     Args:
@@ -34,6 +36,7 @@ def open_policies(where: str | Path, settings: Settings, *, state_dir: Path, wor
         settings: The policy keys, the name that is followed, how often to look.
         state_dir: Where to keep what was adopted.
         worker: What this worker is known by when a canary chooses.
+        place: What keeps the file of that URL, where it takes more than the URL to read it.
 
     Raises:
         ConfigurationError: J42, or a setting cannot be used.
@@ -60,7 +63,7 @@ def open_policies(where: str | Path, settings: Settings, *, state_dir: Path, wor
             f"policy_keys is set, and nobody has signed the folder {path}. Run: exequatur policy build, then sign, and "
             "name the bundle file instead of the folder."
         )
-    place = place_of(text, name)
+    place = place or place_of(text, name)
     cache = FilePlace(state_dir / CACHE_NAME / f"{name}{SUFFIX}", private=True)
     return ReleasedBundle(
         place,

@@ -27,6 +27,24 @@ _MAX_BYTES = 65_536
 HOST = re.sub("[^A-Za-z0-9._-]", "-", socket.gethostname())[:64] or "host"
 
 
+class Standing(Part):
+    """Whether a process can authorize, and where it works."""
+
+    at: float
+    """When this was written, in seconds since 1970; it is written again every few seconds."""
+    worker: str | None = None
+    """Its SPIFFE id."""
+    namespaces: tuple[str, ...] = ()
+    task_queues: tuple[str, ...] = ()
+    credential_expires: float | None = None
+    unavailable: str | None = None
+    """Why it can authorize nothing now."""
+    revocations: int = 0
+    """Version of the revocation feed that it knows."""
+    revocations_age: float = 0.0
+    """Seconds since it last knew that nothing was missing there."""
+
+
 class InForceReport(Part):
     """The bundle in force in one process."""
 
@@ -43,18 +61,22 @@ class InForceReport(Part):
     sequence: int | None = None
     expires: float | None = None
     key: str | None = None
+    standing: Standing | None = None
 
 
-def report_of(digest: str, provenance: Provenance | None, since: float) -> InForceReport:
+def report_of(
+    digest: str, provenance: Provenance | None, since: float, standing: Standing | None = None
+) -> InForceReport:
     """What this process reports.
 
     Args:
         digest: Of the bundle in force.
         provenance: Who released it.
         since: When it came in force, in seconds since 1970.
+        standing: Whether this process can authorize.
     """
     said = {} if provenance is None else {field: getattr(provenance, field) for field in provenance.__slots__}
-    return InForceReport(host=HOST, pid=os.getpid(), since=since, digest=digest, **said)
+    return InForceReport(host=HOST, pid=os.getpid(), since=since, digest=digest, standing=standing, **said)
 
 
 def write_report(state_dir: Path, report: InForceReport) -> None:

@@ -20,7 +20,7 @@ import asyncio
 import hashlib
 import ssl
 import threading
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from exequatur.errors import ConfigurationError, PolicyError
+from exequatur.errors import ConfigurationError, ExequaturError, PolicyError
 from exequatur.policy.offer import Channel
 from exequatur.release.directory import beside
 from exequatur.release.file import MAX_FILE_BYTES, BundleFile
@@ -71,6 +71,8 @@ class WebPlace:
 
     Args:
         url: Of the stable file; a user name and password in it are sent to its server only.
+        tls: Whom to believe to be that server; without it the system's authorities, and those of ``SSL_CERT_FILE``.
+        headers: What shows that server who asks; it goes to no other (J63). May raise ExequaturError.
 
     Raises:
         ConfigurationError: It is no URL of a file.
@@ -78,7 +80,13 @@ class WebPlace:
 
     remote = True
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        tls: ssl.SSLContext | None = None,
+        headers: Callable[[], Mapping[str, str]] | None = None,
+    ) -> None:
         try:
             parsed = httpx.URL(url)
         except (httpx.InvalidURL, ValueError):
@@ -95,7 +103,8 @@ class WebPlace:
             "canary": _Held(_beside(parsed, "canary")),
         }
         self._lock = threading.Lock()
-        self._tls = ssl.create_default_context()  # the system's authorities, and those of SSL_CERT_FILE
+        self._tls = tls or ssl.create_default_context()  # the system's authorities, and those of SSL_CERT_FILE
+        self._headers = headers
 
     def __str__(self) -> str:
         return _shown(self._url)
@@ -149,19 +158,36 @@ class WebPlace:
 
     def _client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(
-            verify=self._tls, timeout=SILENCE, follow_redirects=False, headers={"Accept-Encoding": "identity"}
+            verify=self._tls,
+            timeout=SILENCE,
+            follow_redirects=False,
+            headers={"Accept-Encoding": "identity"},
+            # A proxy would read what shows who asks.
+            trust_env=self._headers is None or self._url.scheme == "https",
         )
 
     def _sent(self, method: str, held: _Held, headers: dict[str, str], data: bytes | None) -> int:
         async def send() -> int:
             async with self._client() as client:
-                answer = await client.request(method, held.url, content=data, headers=headers)
+                shown = {**headers, **self._shown()}
+                answer = await client.request(method, held.url, content=data, headers=shown)
                 return answer.status_code
 
         try:
             return _run(_within_deadline(send()))
         except _BrokenError as error:
             raise PolicyError(f"{_shown(held.url)} {error}.") from None
+
+    def _shown(self) -> Mapping[str, str]:
+        """What shows who asks.
+
+        Raises:
+            _BrokenError: This process cannot identify itself now.
+        """
+        try:
+            return self._headers() if self._headers else {}
+        except ExequaturError as error:
+            raise _BrokenError(f"cannot be asked: {error}") from None
 
     async def _fetch(self, held: _Held) -> None:
         """Bring one file up to date.
@@ -186,10 +212,11 @@ class WebPlace:
             headers = {"Range": f"bytes={len(held.partial)}-", "If-Range": held.partial_etag}
         elif held.data is not None and held.etag:  # [J65]
             headers = {"If-None-Match": held.etag}
-        url = held.url
+        url, shown = held.url, self._shown()
         async with self._client() as client:
             for _ in range(MAX_REDIRECTS + 1):
-                async with client.stream("GET", url, headers=headers) as answer:
+                known = shown if _origin(url) == _origin(held.url) else {}  # [J63]
+                async with client.stream("GET", url, headers={**headers, **known}) as answer:
                     if not answer.has_redirect_location:
                         await _take(held, answer)
                         return
@@ -208,6 +235,10 @@ def _redirected(url: httpx.URL, answer: httpx.Response) -> httpx.URL:
     if target.scheme != url.scheme or not target.host:  # [J63]
         raise _BrokenError(f"redirects from {url.scheme} to {target.scheme}, which is not followed")
     return target
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
 
 
 async def _take(held: _Held, answer: httpx.Response) -> None:

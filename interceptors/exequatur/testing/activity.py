@@ -38,7 +38,7 @@ from temporalio.worker import (
 from exequatur.errors import ConfigurationError
 from exequatur.failures import AuthorizationFailure
 from exequatur.gate.wire import ACTIVITY_HEADER, payloads_digest
-from exequatur.identity.acting import acting_principal
+from exequatur.identity.acting import OnBehalf, acting_now
 from exequatur.identity.principal import Principal
 from exequatur.plugin import AuthorizationPlugin
 from exequatur.statements.models import Receipt
@@ -213,15 +213,16 @@ class GatedActivityEnvironment:
         """The governed run that asks for the activity: one for as long as the principal and the names stay the same."""
         if not self.governed:
             return None
-        principal = acting_principal() or self.principal or self.plugin._principal
-        if principal is None:
+        named = self.principal or self.plugin._principal
+        who = acting_now() or (OnBehalf(named) if named is not None else None)
+        if who is None:
             raise ConfigurationError(
                 "Nobody is named on whose behalf the activity runs; give the environment a principal, or use "
                 'acting_as(Principal("Agent", "ops-bot"))'
             )
-        names = (principal, info.namespace, info.workflow_id, info.workflow_type, info.workflow_run_id, info.task_queue)
+        names = (who, info.namespace, info.workflow_id, info.workflow_type, info.workflow_run_id, info.task_queue)
         if self._asking is None or self._asking[0] != names:
-            self._asking = names, await AskingRun.begin(self.plugin, principal, info)
+            self._asking = names, await AskingRun.begin(self.plugin, who, info)
         return self._asking[1]
 
     async def _execute(

@@ -18,7 +18,7 @@ from exequatur.failures import AuthorizationDenied, AuthorizationFailure, Receip
 from exequatur.gate.heartbeat import sign_details
 from exequatur.gate.issuing import GrantOrder
 from exequatur.gate.wire import RECEIPT, activity_header, payloads_digest
-from exequatur.identity.principal import Principal
+from exequatur.identity.acting import OnBehalf
 from exequatur.lineage.chain import fold, genesis
 from exequatur.plugin import AuthorizationPlugin
 from exequatur.statements.jws import Token, parse
@@ -53,7 +53,7 @@ class AskingRun:
         )
 
     @classmethod
-    async def begin(cls, plugin: AuthorizationPlugin, principal: Principal, info: Info) -> AskingRun:
+    async def begin(cls, plugin: AuthorizationPlugin, who: OnBehalf, info: Info) -> AskingRun:
         """Have the authority grant a run.
 
         Raises:
@@ -64,7 +64,7 @@ class AskingRun:
         try:
             text = await plugin._authority.issue_grant(
                 GrantOrder(
-                    principal=principal,
+                    principal=who.principal,
                     namespace=info.namespace,
                     workflow_type=info.workflow_type or "",
                     workflow_id=info.workflow_id or "",
@@ -72,6 +72,8 @@ class AskingRun:
                     input=payloads_digest([]),
                     reuse="once",
                     start_delay=0.0,
+                    acting=who.acting,
+                    credential=who.credential,
                 )
             )
         except AuthorizationDenied as err:
