@@ -70,6 +70,8 @@ APART = (
     "authority/remote.py",
     "authority/service/*.py",
     "behavior/*.py",
+    "console/*.py",
+    "console/sandbox/*.py",
     "gate/client/completions.py",
     "gate/client/operations.py",
     "gate/client/pending.py",

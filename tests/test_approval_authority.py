@@ -10,6 +10,7 @@ import pytest
 from exequatur import AuthorizationDenied, AuthorizationPlugin, AuthorizationUnavailable, Principal
 from exequatur.authority.approvals import groups_of
 from exequatur.gate.issuing import ApprovalOrder
+from exequatur.identity.actors import actor_of
 from exequatur.lineage.record import read
 from exequatur.statements.approvals import satisfied, verify_approval, verify_challenge
 from exequatur.statements.encoding import digest
@@ -146,6 +147,13 @@ async def test_nobody_agrees_to_their_own_request_unless_a_policy_says_so(plugin
         await decide(plugin, FAY, challenge_of(plugin, sub='User::"fay"'))
     own = await decide(plugin, Principal("User", "boss"), challenge_of(plugin, sub='User::"boss"'))
     assert own.policies == ("answers", "self")
+    # Not through somebody else's name, either.
+    through = actor_of([FAY])
+    with pytest.raises(AuthorizationDenied, match=r"approval\.self"):
+        await decide(plugin, Principal("User", "aud"), challenge_of(plugin, sub='User::"fay"'), acting=through)
+    with pytest.raises(AuthorizationDenied, match=r"approval\.self"):
+        await decide(plugin, FAY, challenge_of(plugin, act=through))
+    assert (await decide(plugin, FAY, challenge_of(plugin, act=actor_of(['Agent::"bot"'])))).verdict == "approve"
     refused = await decide(plugin, FAY, challenge_of(plugin, sub='User::"fay"'), verdict="reject")
     assert refused.verdict == "reject"
 

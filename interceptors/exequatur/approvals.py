@@ -31,7 +31,7 @@ from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from exequatur.errors import ChallengeError, StatementError
-from exequatur.gate.issuing import ApprovalOrder
+from exequatur.gate.issuing import ApprovalOrder, Authority
 from exequatur.identity.credential import Credential
 from exequatur.identity.principal import UNAUTHENTICATED, Principal
 from exequatur.statements.approvals import (
@@ -287,8 +287,37 @@ async def _decide(
             named(Listing(()), challenge)
         challenge = named(await list_challenges(client, plugin, workflow_id=workflow_id), challenge)
     await plugin._serving.refresh()
+    return await answer(client, plugin._authority, who, challenge, verdict, reason, credential=credential)
+
+
+async def answer(
+    client: Client,
+    authority: Authority,
+    who: Principal,
+    challenge: OpenChallenge,
+    verdict: Literal["approve", "reject"],
+    reason: str | None,
+    *,
+    credential: Credential | None = None,
+) -> Approval:
+    """Have an authority sign an answer, and send it to the run; for those who have no plugin.
+
+    Args:
+        client: As for :func:`approve`.
+        authority: Signs, once its policies permit it.
+        who: Who answers.
+        challenge: As :func:`list_challenges` gave it.
+        verdict: Whether it is agreed to.
+        reason: As for :func:`approve`.
+        credential: Of who answers, where the authority is elsewhere.
+
+    Raises:
+        ChallengeError: The run has ended.
+        AuthorizationDenied: See :func:`approve`.
+        AuthorizationUnavailable: See there.
+    """
     order = ApprovalOrder(who, challenge.challenge.text, challenge.credential, verdict, reason, credential=credential)
-    text = await plugin._authority.issue_approval(order)
+    text = await authority.issue_approval(order)
     run = client.get_workflow_handle(challenge.claims.workflow_id, run_id=challenge.run_id)
     try:
         await run.signal(APPROVAL_SIGNAL, text)

@@ -286,7 +286,7 @@ class AuthorizationPlugin(temporalio.client.Plugin, temporalio.worker.Plugin):
                 self._check_clock()
                 self._check_outermost(worker.client)
                 runtime = worker.client.service_client.config.runtime or Runtime.default()
-                self.gate.metrics = Metrics(runtime.metric_meter)
+                self.gate.metrics = Metrics(runtime.metric_meter, self.gate.metrics.tally)
                 self.gate.metrics.policy_in_force(self.gate.policy.bundle.digest, self.gate.policy.provenance)
                 config = worker.config(active_config=True)
                 _check_runner(config["workflow_runner"])

@@ -83,7 +83,25 @@ def test_a_journal_has_the_feed_once_more_for_each_process_that_wrote_to_it(reco
 
     then = RevokedThen(list(zip(places, written, strict=False)), frozenset({records[0].log_id}))
 
-    assert {(known.number, known.entry) for known, _ in then.certain(decision, None)} == {(1, first)}
+    assert {(known.number, known.entry) for known, _ in then.certain(decision, None, {"workflow": "w"})} == {(1, first)}
+
+
+def test_a_decision_is_held_against_what_may_be_about_it_and_not_the_whole_feed(
+    records: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = records[0].at
+    written = [Revocation(at=at, reason="stop", workflow=f"w{number}") for number in range(2000)]
+    written += [Revocation(at=at, reason="stop", principal='User::"eve"', activity="pay")]
+    places = [replace(records[0], index=place, kind="revocation") for place in range(len(written) + 1)]
+    decision = Decision(replace(places[-1], kind="decision", at=at + 100), None)  # type: ignore[arg-type]
+    then = RevokedThen(list(zip(places, written, strict=False)), frozenset({records[0].log_id}))
+    looked: list[Revocation] = []
+    revokes = Revocation.revokes
+    monkeypatch.setattr(Revocation, "revokes", lambda entry, subject: looked.append(entry) or revokes(entry, subject))
+
+    subject = {"workflow": "w7", "principal": frozenset({'User::"eve"'}), "activity": "read"}
+    assert [known.number for known, _ in then.certain(decision, None, subject)] == [8]
+    assert len(looked) == 2
 
 
 @pytest.mark.rule("decisions.D2")
@@ -126,7 +144,7 @@ def test_a_worker_is_behind_by_as_much_as_its_receipt_says_and_no_more(bench: Be
         then = RevokedThen([(elsewhere, read_entry(elsewhere.body))], frozenset({"another"}))
         state = None if version is None else RevocationState(version=version, age=age)
         told = None if state is None else receipt.model_copy(update={"revocations": state})
-        return bool(list(then.certain(decision, told)))
+        return bool(list(then.certain(decision, told, {})))
 
     assert certain(-MAX_BEHIND - 1, 0)
     assert not certain(-MAX_BEHIND + 1, 0)

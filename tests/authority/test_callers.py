@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from joserfc.jwk import ECKey
 
 from exequatur.authority import api
 from exequatur.authority.service.callers import shown_in
-from exequatur.identity.credential import JWT_TYPE, Credential
+from exequatur.identity.credential import JWT_TYPE, LOCAL_TYPE, Credential
 from exequatur.statements.jws import parse
 from exequatur.statements.models import Grant
 from tests.authority.running import DANA, EVE, IDENTITY, WORKER, Running, local, running
@@ -72,6 +73,40 @@ async def test_a_token_that_is_good_once_is_good_once_for_all_processes(
         grants = {each.get("grant") for each in one.records() if each["action"] == "workflow.start"}
         assert len(grants) == 2
         assert (await one.exchange(token(jti=None), subject_token_type=JWT_TYPE)).status_code == 400
+
+
+@pytest.mark.rule("callers.H9")
+async def test_a_token_that_is_good_once_is_remembered_until_it_has_ended_itself(
+    tmp_path: Path, token: Callable[..., str]
+) -> None:
+    async with running(tmp_path, identity=IDENTITY + CORP) as authority:
+        now = int(time.time())
+        text = token(exp=now + 10 * 3600, jti="long")
+        # The one who acts shows a credential that ends far sooner.
+        acting = {"subject_token_type": JWT_TYPE, "actor_token": WORKER, "actor_token_type": LOCAL_TYPE}
+        assert (await authority.exchange(text, **acting)).status_code == 200
+        authority.service.once._ledger.forget(now + 9 * 3600)
+        assert (await authority.exchange(text, **acting)).status_code == 400
+
+
+@pytest.mark.rule("callers.H9")
+async def test_who_asked_too_often_has_not_used_the_token(tmp_path: Path, token: Callable[..., str]) -> None:
+    limits = "[limits]\nper_caller = 1\nburst = 1\n"
+    async with running(tmp_path, identity=IDENTITY + CORP, config=limits) as authority:
+        first, second = token(jti="first"), token(jti="second")
+        assert (await authority.exchange(first, subject_token_type=JWT_TYPE)).status_code == 200
+        again = await authority.exchange(second, subject_token_type=JWT_TYPE)
+        assert (again.status_code, again.headers["retry-after"]) == (429, "1")
+        await asyncio.sleep(1)
+        assert (await authority.exchange(second, subject_token_type=JWT_TYPE)).status_code == 200
+
+
+@pytest.mark.rule("callers.H8")
+async def test_the_type_of_a_credential_that_is_not_there_is_refused(authority: Running) -> None:
+    for name, who in ((api.SUBJECT_TYPE_HEADER, WORKER), (api.TYPE_HEADER, None)):
+        answer = await authority.ask("POST", api.AUTHORIZATIONS_PATH, who, LEAVE, headers={name: LOCAL_TYPE})
+        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request"), name
+        assert "came without" in answer.json()["error_description"]
 
 
 async def test_a_token_is_in_no_log_and_in_no_evidence(tmp_path: Path, token: Callable[..., str]) -> None:

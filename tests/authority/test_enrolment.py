@@ -12,6 +12,7 @@ import pytest
 from exequatur.authority import api
 from exequatur.authority.possession import prove, verify_possession
 from exequatur.errors import StatementError
+from exequatur.identity.credential import Credential
 from exequatur.identity.local import LASTS
 from exequatur.integrity.keys import make_manifest_key
 from exequatur.integrity.manifest import Interpreter, Measurement, sign_manifest
@@ -19,6 +20,8 @@ from exequatur.statements.jws import parse
 from exequatur.statements.keys import SigningKey
 from exequatur.statements.models import WorkloadCredential
 from tests.authority.running import BOSS, DANA, POLICIES, WORKER, Running, running
+from tests.identity.issuer import claims as token_claims
+from tests.identity.issuer import jwks, new_key, signed
 
 SITE = "exequatur.local/default"
 HASH = "0" * 64
@@ -64,6 +67,29 @@ async def test_policies_decide_where_a_worker_may_work(authority: Running) -> No
     answer = await enrol(authority, order(SigningKey.generate(), task_queues=("orders", "payroll")))
     assert (answer.status_code, answer.json()["details"]["policies"]) == (403, ["queues"])
     assert "credential" not in answer.json()
+
+
+@pytest.mark.rule("enrolment.H36")
+@pytest.mark.parametrize(
+    "places",
+    [
+        {"task_queues": ("*",)}, {"task_queues": ("orders", "pay*")}, {"task_queues": ("[p]ayroll",)},
+        {"task_queues": ("payrol?",)}, {"namespaces": ("*",)}, {"activities": ("pay*",)},
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_a_pattern_does_not_get_around_a_policy_that_forbids_a_name(
+    authority: Running, places: dict[str, Any]
+) -> None:
+    answer = await enrol(authority, order(SigningKey.generate(), **places))
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+    assert "credential" not in answer.json()
+
+
+async def test_a_worker_with_a_dynamic_activity_asks_for_all_and_says_so(authority: Running) -> None:
+    assert (await enrol(authority, order(SigningKey.generate(), activities=("*",)))).status_code == 200
+    record = [each for each in authority.records() if each["action"] == "worker.enroll"][-1]
+    assert json.loads(record["facts"])["worker"]["activities"] == ["*"]
 
 
 @pytest.mark.rule("enrolment.H17")
@@ -213,3 +239,19 @@ async def test_a_credential_ends_with_what_the_worker_showed(tmp_path: Path) -> 
         answer = await enrol(authority, order(SigningKey.generate()))
         claims = parse(answer.json()["credential"], WorkloadCredential).claims
         assert claims.exp <= time.time() + LASTS
+
+
+@pytest.mark.rule("enrolment.H35")
+async def test_a_credential_that_has_ended_already_is_not_issued(tmp_path: Path) -> None:
+    key, now = new_key("one"), int(time.time())
+    (tmp_path / "keys.jwks").write_bytes(jwks(key))
+    identity = (
+        '[[verifier]]\nname = "corp"\nkind = "oidc"\nissuer = "https://login.example.com"\naudience = "exequatur"\n'
+        'jwks = "keys.jwks"\n[[principal]]\nprincipal = \'Service::"{sub}"\'\n[[workload]]\npath = "fleet/{sub}"\n'
+    )
+    async with running(tmp_path, identity=identity) as authority:
+        # It has ended, and counts for as long as clocks may differ.
+        ended = signed(key, token_claims(sub="worker-1", iat=now - 100, exp=now - 5))
+        answer = await enrol(authority, order(SigningKey.generate()), None, headers=api.shown(Credential(ended)))
+        assert (answer.status_code, answer.json()["error"]) == (401, "invalid_token")
+        assert authority.records() == []

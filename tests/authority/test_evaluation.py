@@ -101,6 +101,16 @@ async def test_only_who_is_permitted_is_told(authority: Running) -> None:
     assert "decision" not in answer.json()
 
 
+@pytest.mark.rule("evaluation.H29")
+async def test_who_may_not_ask_does_not_learn_what_there_is(authority: Running) -> None:
+    for changes in ({"context": {"now": 1}}, {"subject": {"type": "User", "id": "x", "properties": {"parents": 5}}}):
+        assert (await evaluate(authority, TRANSFER | changes)).status_code == 400
+        record = [each for each in authority.records() if each["action"] == "policy.evaluate"][-1]
+        assert (record["principal"], record["evaluation"]["decision"]) == (PEP, "none")
+        answer = await evaluate(authority, TRANSFER | changes, DANA)
+        assert (answer.status_code, answer.json()["details"]["policies"]) == (403, ["evaluators"])
+
+
 @pytest.mark.rule("evaluation.H30")
 async def test_what_is_revoked_is_a_no(tmp_path: Path) -> None:
     async with running(tmp_path) as authority:

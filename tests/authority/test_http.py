@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
+import socket
+import threading
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from exequatur.authority import api
+from exequatur.authority.service.access_log import AccessLog
 from exequatur.authority.service.answers import Refused
+from exequatur.authority.service.app import create_app
+from exequatur.authority.service.bounded import Bounded
+from exequatur.authority.service.config import Limits
 from exequatur.authority.service.limits import MAX_REMEMBERED, Buckets
 from exequatur.statements.trust import TrustStore
-from tests.authority.running import BOSS, DANA, EVE, Running, form, running, workflow
+from tests.authority.running import BOSS, DANA, EVE, LIMITS, Running, eventually, form, running, workflow
 
 LEAVE = {
     "action": "workflow.terminate",
@@ -282,3 +290,71 @@ async def test_more_than_can_be_decided_is_refused_at_once(tmp_path: Path) -> No
         go.set()
         await asyncio.gather(*held)
         assert (await authority.exchange()).status_code == 200
+
+
+async def test_readiness_that_takes_long_is_looked_at_by_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, config="[limits]\nthreads = 2\n") as authority:
+        go = threading.Event()
+        monkeypatch.setattr(authority.service.once, "check", lambda: go.wait(20))
+        try:
+            asking = [asyncio.ensure_future(authority.ask("GET", api.READY_PATH, None)) for _ in range(40)]
+            await eventually(lambda: authority.service.offload._busy)
+            assert (await authority.exchange()).status_code == 200
+        finally:
+            go.set()
+        assert {each.status_code for each in await asyncio.gather(*asking)} == {200}
+
+
+@pytest.mark.rule("limits.H3")
+async def test_who_has_a_network_of_addresses_is_one_address(tmp_path: Path) -> None:
+    limited = Bounded(create_app(None), Limits(per_address=1, burst=1))  # type: ignore[arg-type]
+    bounded = AccessLog(limited, io.StringIO())
+
+    async def ask(address: str) -> int:
+        transport = httpx.ASGITransport(bounded, client=(address, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            return (await client.get("/missing")).status_code
+
+    assert await ask("2001:db8:0:1::1") == 404
+    assert await ask("2001:db8:0:1:ffff::2") == 429
+    assert await ask("2001:db8:0:2::1") == 404
+    assert await ask("192.0.2.1") == 404
+    assert await ask("::ffff:192.0.2.1") == 429
+    assert await ask("192.0.2.2") == 404
+
+
+@pytest.mark.rule("bounded.H23")
+async def test_a_body_that_tells_its_end_twice_is_refused(authority: Running) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(authority.url.rpartition(":")[2]))
+    writer.write(
+        b"POST /v1/renewals HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 5\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    )
+    said = await asyncio.wait_for(reader.read(), 10)
+    assert said.startswith(b"HTTP/1.1 400")
+    assert said.count(b"HTTP/1.1") == 1  # what may be a part of the body is not taken for a request
+    writer.close()
+
+
+async def test_an_access_log_on_a_full_disk_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "access.log").symlink_to("/dev/full")
+    async with running(tmp_path) as authority:
+        assert (await authority.exchange()).status_code == 200
+    assert "The access log cannot be written" in caplog.text
+
+
+@pytest.mark.rule("serve.H27")
+async def test_who_does_not_take_the_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exequatur.authority.service.serve.TAKEN_WITHIN", 0.2)
+    async with running(tmp_path, config=LIMITS) as authority:
+        slow = socket.socket()
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", int(authority.url.rpartition(":")[2])))
+        slow.setblocking(False)
+        loop = asyncio.get_running_loop()
+        with slow, pytest.raises(ConnectionError):
+            for _ in range(400):
+                await loop.sock_sendall(slow, b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 50)
+                await asyncio.sleep(0.05)

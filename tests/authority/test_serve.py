@@ -193,11 +193,25 @@ async def test_a_renewed_server_certificate_is_used_without_a_restart(
 # The command.
 
 
+KNOWS_CALLERS = """\
+[[verifier]]
+name = "corp"
+kind = "oidc"
+issuer = "https://login.acme.example"
+audience = ["exequatur"]
+jwks = "keys.jwks"
+
+[[principal]]
+principal = 'User::"{sub}"'
+"""
+
+
 async def served(folder: Path, **changes: str) -> Any:
     """Start the command."""
     (folder / "policies").mkdir(exist_ok=True)
     (folder / "policies" / "main.cedar").write_text(POLICIES)
-    (folder / "identity.toml").write_text(IDENTITY)
+    if not (folder / "identity.toml").exists():
+        (folder / "identity.toml").write_text(IDENTITY)
     fields = {"state": "state", "policies": "policies", "identity": "identity.toml", "listen": "127.0.0.1:0"} | changes
     (folder / "authority.toml").write_text("".join(f'{name} = "{value}"\n' for name, value in fields.items()))
     return await asyncio.create_subprocess_exec(
@@ -229,6 +243,21 @@ async def test_the_command_serves_until_it_is_told_to_stop(tmp_path: Path) -> No
     assert "Traceback" not in err.decode()
 
 
+@pytest.mark.parametrize(("kind", "named"), [("oidc", "authority:"), ("local", "dev:")])
+async def test_a_service_that_knows_its_callers_is_no_development_authority(
+    tmp_path: Path, kind: str, named: str
+) -> None:
+    (tmp_path / "keys.jwks").write_text(json.dumps({"keys": []}))
+    (tmp_path / "identity.toml").write_text(KNOWS_CALLERS if kind == "oidc" else IDENTITY)
+    for _ in range(2):  # and it keeps the name
+        process = await served(tmp_path, identity="identity.toml")
+        line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
+        process.send_signal(signal.SIGTERM)
+        _, err = await asyncio.wait_for(process.communicate(), 60)
+        assert line.startswith("The authority serves "), err.decode()
+        assert (tmp_path / "state" / "issuer").read_text().startswith(named)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"), [({"listen": "0.0.0.0:8443"}, "add [tls]"), ({"identity": "missing.toml"}, "missing.toml")]
 )
@@ -238,6 +267,17 @@ async def test_the_command_says_in_a_line_what_cannot_work(tmp_path: Path, chang
     assert process.returncode == 2
     assert said in err.decode().strip().splitlines()[-1]
     assert "Traceback" not in err.decode()
+
+
+@pytest.mark.rule("build.H37")
+async def test_who_believes_names_is_not_reached_from_elsewhere(tmp_path: Path, company: Company) -> None:
+    with pytest.raises(ConfigurationError, match="local"):
+        async with running(tmp_path, config=TLS, listen="0.0.0.0:0"):
+            pass
+    names = '[[verifier]]\nname = "mesh"\nkind = "mtls"\nauthorities = "company.pem"\n'
+    identity = names + "[[principal]]\nprincipal = 'Service::\"{sub}\"'\n"
+    async with running(tmp_path, identity=identity, config=TLS, listen="0.0.0.0:0", client=trusting(company)):
+        pass
 
 
 async def test_a_port_that_is_taken_is_named(tmp_path: Path, authority: Running) -> None:

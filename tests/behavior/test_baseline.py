@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exequatur.behavior import baseline
 from exequatur.behavior.arguments import MAX_FIELDS, Features, features_of
 from exequatur.behavior.baseline import MAX_FILE, Baseline, Learner, Ran, transitions_in
 from exequatur.behavior.score import score
@@ -98,6 +99,8 @@ def test_activities_that_ran_at_once_may_follow_each_other_in_any_order(
         b'{"format":"exequatur-baseline-v1","runs":0,"runs":0,"transitions":{},"activities":{}}',
         b'{"format":"exequatur-baseline-v1","runs":"0","transitions":{},"activities":{}}',
         b'{"format":"exequatur-baseline-v1","runs":0,"transitions":{},"activities":{},"more":1}',
+        b'{"format":"exequatur-baseline-v1","runs":1,"transitions":{},"activities":{"A":{"seen":1,"fields":'
+        b'{"1":{"kinds":["number"],"always":true,"least":-1e999,"most":5}}}}}',
         b"[" * 100_000,
     ],
     ids=lambda data: str(data[:30]),
@@ -165,3 +168,20 @@ def test_a_score_is_the_sum_of_its_reasons_up_to_a_hundred() -> None:
     )
     assert score(Numbers(novel=False, last_hour=10, last_day=10), new_transition=False, unlike=())[0] == 0
     assert score(Numbers(novel=False, last_hour=11, last_day=11), new_transition=False, unlike=())[0] == 20
+
+
+def test_arguments_whose_fields_are_data_are_left_out() -> None:
+    learner = Learner()
+    for run in range(10):
+        data = json.dumps({f"customer-{run}-{n}": n for n in range(290)}).encode()
+        learner.add("W", [Ran("A", 1, 2, features_of([(b"json/plain", data)]))])
+    known = Baseline.parse(learner.baseline().text)
+    assert learner.left_out == {"A"}
+    assert known.unlike("A", features_of([(b"json/plain", b"{}")])) is None
+    assert known.follows("W", "", "A") is True
+
+
+def test_more_than_can_be_read_again_is_not_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baseline, "MAX_FILE", 100)
+    with pytest.raises(ConfigurationError, match="fewer"):
+        learned(*USUAL)

@@ -26,6 +26,11 @@ ASKS = """
 unless { context has approvals && context.approvals.groups.contains("finance") };
 @id("starts") permit(principal, action == Action::"workflow.start", resource);
 """
+TIME = """
+@id("anyone") permit(principal, action, resource);
+@id("time") @reason("a second a day") forbid(principal, action == Action::"takes_a_second", resource)
+unless { context has behavior && context.behavior.seconds_last_day < 1 };
+"""
 _go: dict[str, asyncio.Event] = {}
 
 
@@ -34,6 +39,13 @@ async def waits(name: str) -> str:
     happened(name)
     await _go[name].wait()
     return name
+
+
+@activity.defn
+async def takes_a_second() -> str:
+    happened("ran")
+    await asyncio.sleep(1.05)
+    return "ran"
 
 
 async def hosts(stage: Callable[..., Any], policies: str, shared: str, **settings: Any) -> tuple[Stage, Stage]:
@@ -57,6 +69,19 @@ async def test_a_grant_that_served_on_one_host_serves_no_other_execution_on_anot
     assert failure.type == "GrantRejected"
     assert "another execution" in failure.message
     assert deeds(honest.id) == [1]
+
+
+async def test_the_time_that_a_principal_may_use_holds_on_all_hosts(stage: Callable[..., Any], tmp_path: Path) -> None:
+    first, second = await hosts(stage, TIME, str(tmp_path / "shared.db"))
+    async with first.worker([OneActivity], [takes_a_second]):
+        run = await start_one(first, takes_a_second)
+        await run.result()
+    assert deeds(run.id) == ["ran"]
+    async with second.worker([OneActivity], [takes_a_second], queue="elsewhere"):
+        late = await start_one(second, takes_a_second, task_queue="elsewhere")
+        assert "a second a day" in (await failure_of(late)).message
+    assert deeds(late.id) == []
+    assert [each["seconds_last_day"] for each in told(second)] == [0, 1]
 
 
 @pytest.mark.rule("F4")
@@ -198,7 +223,7 @@ async def test_with_shared_state_all_is_counted_before_a_policy_reads_it(
     assert [each["last_hour"] for each in told(host)] == [2]
 
 
-@pytest.mark.rule("counting.C4")
+@pytest.mark.rule("counting.C3", "counting.C4")
 @pytest.mark.parametrize("policies", [PERMIT_ALL, TWICE], ids=["noted", "waited for"])
 async def test_what_was_stored_although_the_database_could_not_say_so_counts_once(
     stage: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policies: str

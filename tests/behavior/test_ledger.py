@@ -109,10 +109,10 @@ def test_events_of_many_hosts_stand_in_one_order_and_none_is_told_the_same(url: 
 @pytest.mark.rule("ledger.L3")
 def test_a_batch_that_cannot_be_stored_leaves_nothing(ledger: Ledger) -> None:
     with ledger._engine.begin() as db:
-        db.execute(text("INSERT INTO ledger_events SELECT 1, '', 0, x, x, x, x, NULL, NULL, 0, 0, 0, 0, NULL, x FROM"
+        db.execute(text("INSERT INTO ledger_events SELECT 1, '', 0, x, x, x, x, NULL, NULL, 0, 0, 0, 0, 0, x FROM"
                         " (SELECT name AS x FROM ledger_pins UNION ALL SELECT id FROM ledger_head) AS one"
                         if ledger._engine.dialect.name == "sqlite" else
-                        "INSERT INTO ledger_events SELECT 1, '', 0, x, x, x, x, NULL, NULL, 0, 0, 0, 0, NULL, x FROM"
+                        "INSERT INTO ledger_events SELECT 1, '', 0, x, x, x, x, NULL, NULL, 0, 0, 0, 0, 0, x FROM"
                         " (SELECT id::bytea AS x FROM ledger_head) AS one"))  # fmt: skip
     with pytest.raises(StoreUnavailableError):
         ledger.add([(asked(), False), (asked(), False)])
@@ -134,6 +134,17 @@ def test_a_ledger_that_another_took_the_place_of_is_refused(ledger: Ledger) -> N
         db.execute(text("UPDATE ledger_head SET id = 'other'"))
     with pytest.raises(EvidenceError, match="restart"):
         ledger.add([(asked(), True)])
+
+
+@pytest.mark.rule("ledger.L5")
+def test_a_ledger_that_has_fewer_events_than_it_had_is_refused(ledger: Ledger) -> None:
+    ledger.add([(asked(), False), (asked(), False)])
+    with ledger._engine.begin() as db:
+        db.execute(text("DELETE FROM ledger_events WHERE position = 1"))
+        db.execute(text("UPDATE ledger_head SET size = 1"))
+    with pytest.raises(EvidenceError, match="backup"):
+        ledger.add([(asked(), True)])
+    assert ledger.size() == 1
 
 
 def test_a_ledger_of_a_later_version_is_refused(url: str, ledger: Ledger) -> None:
@@ -173,6 +184,7 @@ def test_a_denial_counts_and_gives_its_cost_back_and_what_is_voided_counts_for_n
         run_took=2500,
         run_cost=5,
         cost_last_day=5,
+        took_last_day=2500,
         transition_seen=True,
         shape_seen=True,
     )

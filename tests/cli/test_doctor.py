@@ -21,11 +21,13 @@ from temporalio.runtime import Runtime, TelemetryConfig
 from temporalio.worker import Worker
 
 from exequatur import AuthorizationPlugin, Settings
+from exequatur.authority.rotation import retire, rotate
 from exequatur.authority.state import open_state
 from exequatur.doctor.deployment import Deployment
 from exequatur.doctor.examine import examine
 from exequatur.doctor.finding import Finding
 from exequatur.integrity.files import Reader
+from exequatur.integrity.guard import ALTERED
 from exequatur.integrity.keys import make_manifest_key
 from exequatur.integrity.manifest import sign_manifest
 from exequatur.integrity.measure import Plan, Sites, measure
@@ -174,6 +176,13 @@ async def looked_at(*states: Path, **more: Any) -> list[Finding]:
     return await examine(Deployment(Settings(), states=states, **more))
 
 
+def of_a_worker(state: Path, tmp_path: Path) -> Path:
+    """What a worker has learned of an authority."""
+    folder = tmp_path / "worker"
+    shutil.copytree(state, folder, ignore=shutil.ignore_patterns("keys", "issuer"))
+    return folder
+
+
 async def test_a_state_folder_that_is_open_to_others_is_a_problem(state: Path) -> None:
     (state / "keys" / "grant.pem").chmod(0o644)
 
@@ -200,6 +209,45 @@ async def test_a_state_folder_that_lacks_one_anchor_of_another_is_a_problem(stat
 
     assert any(gone["kid"] in text for text in of(findings, "state-match", "problem"))
     assert any("nobody trusts the" in text for text in of(findings, "keys", "problem"))
+
+
+async def test_a_worker_that_has_not_learned_a_rotated_key_yet_is_a_warning(state: Path, tmp_path: Path) -> None:
+    """Its folder has no keys of an authority, so it learns them by itself."""
+    worker = of_a_worker(state, tmp_path)
+    new = rotate(state, "grant", 600.0).key.kid
+
+    findings = await looked_at(worker, state)
+
+    assert of(findings, "state-match", "problem") == []
+    assert of(findings, "state-match", "warning") == [
+        f"{worker} does not trust key {new} (exequatur-grant+jwt), which {state} trusts"
+    ]
+
+
+async def test_a_worker_that_still_trusts_a_retired_key_is_a_warning(state: Path, tmp_path: Path) -> None:
+    before = rotate(state, "grant", 0.0).before
+    assert before is not None
+    worker = of_a_worker(state, tmp_path)
+    retire(state, before.kid)
+
+    findings = await looked_at(worker, state)
+
+    assert of(findings, "state-match", "problem") == []
+    assert any(before.kid in text for text in of(findings, "state-match", "warning"))
+
+
+async def test_an_authority_that_lacks_a_key_of_its_workers_is_a_problem(state: Path, tmp_path: Path) -> None:
+    """As when its folder was restored from a backup that is too old."""
+    old = Path(shutil.copytree(state, tmp_path / "backup"))
+    new = rotate(state, "grant", 0.0).key.kid
+
+    [said] = of(await looked_at(of_a_worker(state, tmp_path), old), "state-match", "problem")
+
+    assert said.startswith(f"{old} does not trust key {new}")
+
+
+async def test_without_a_state_folder_it_is_said_that_workers_are_not_looked_at() -> None:
+    assert any("are not looked at" in text for text in of(await looked_at(), "state", "warning"))
 
 
 async def test_one_key_in_two_roles_is_a_problem(state: Path) -> None:
@@ -262,6 +310,12 @@ async def test_an_activity_that_the_policies_do_not_know_is_a_problem(policies: 
     assert any(text.startswith("refund_order: the policies know it") for text in of(findings, "actions", "warning"))
 
 
+async def test_activities_without_policies_to_compare_them_with_are_a_warning() -> None:
+    findings = await examine(Deployment(Settings(), activities={"long": record.long}))
+
+    assert any("no policies to compare them with" in text for text in of(findings, "actions", "warning"))
+
+
 def test_the_reference_application_and_its_policies_fit(exequatur: Callable[..., Ended]) -> None:
     ended = exequatur("doctor", "--offline", "--policies", _POLICIES, "--from", "workflows.activities", "--json")
 
@@ -310,6 +364,8 @@ def reported(state: Path, *, pid: int | None = None, **said: Any) -> None:
     ("said", "check", "level", "text"),
     [
         ({"unavailable": "the evidence journal cannot be written"}, "workers", "problem", "takes no work, because the"),
+        ({"unavailable": f"{ALTERED}: a.py was changed"}, "workers", "problem", "because this worker is not what"),
+        ({"task_queues": ()}, "workers", "ok", "serves no task queue"),
         ({"at": time.time() - 600}, "workers", "warning", "has not reported since"),
         ({"at": time.time() + 600}, "clock", "problem", "ahead of this one"),
         ({"credential_expires": 1.0}, "credential", "problem", "its credential ended at 1970"),
@@ -326,6 +382,16 @@ async def test_what_a_worker_reports_is_judged(
     reported(state, **said)
 
     assert any(text in each for each in of(await looked_at(state), check, level))
+
+
+async def test_a_worker_that_was_changed_does_not_go_on_by_itself(state: Path) -> None:
+    reported(state, unavailable=f"{ALTERED}: a.py was changed")
+
+    [step] = [each.step for each in await looked_at(state) if each.check == "workers"]
+
+    assert step is not None
+    assert "start the worker again" in step
+    assert "goes on by itself" not in step
 
 
 async def test_a_worker_with_other_policies_than_these_is_a_problem(state: Path) -> None:
@@ -415,6 +481,24 @@ async def test_a_worker_without_the_plugin_is_found_in_a_process_that_has_it(fle
     assert f"{os.getpid()}@" in said
 
 
+async def test_a_worker_that_has_stopped_is_not_counted_as_a_poller(fleet: Fleet) -> None:
+    """The server names it for minutes yet."""
+    leaving = await Client.connect(fleet.target, identity="leaving", runtime=fleet.runtime)
+    queue = unique("left")
+
+    async def served() -> list[str]:
+        findings = await examine(fleet.deployment(task_queues=(queue,)))
+        return [text for text in of(findings, "queues") if text.startswith(f"{queue}: served without")]
+
+    async def left() -> list[str]:
+        findings = await examine(fleet.deployment(task_queues=(queue,)))
+        return [text for text in of(findings, "queues") if text == f"{queue}: nobody polls it"]
+
+    async with Worker(leaving, task_queue=queue, activities=[record.long]):
+        await eventually(served)
+    await eventually(left)
+
+
 async def test_a_poller_that_nobody_knows_is_a_warning(fleet: Fleet) -> None:
     quiet = Runtime(telemetry=TelemetryConfig(), worker_heartbeat_interval=None)
     stranger = await Client.connect(fleet.target, identity="stranger", runtime=quiet)
@@ -450,7 +534,7 @@ async def test_workers_without_heartbeats_are_known_by_their_reports(fleet: Flee
         await stack.enter_async_context(Worker(client, task_queue=queue, activities=[record.long]))
         [said] = await eventually(polled)
 
-    assert said == f"{queue}: 1 pollers, all with the plugin"
+    assert said == f"{queue}: 1 poller, all with the plugin"
 
 
 # Databases.

@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from exequatur.authority.feed import own_revocations
 from exequatur.authority.state import open_state
 from exequatur.cli.main import commands
+from exequatur.revocation.entry import revocation
 from exequatur.revocation.store import FolderStore
+from exequatur.settings import Settings
 from exequatur.statements.keys import SigningKey
 
 SECRET = "correct horse battery staple"
@@ -162,6 +165,19 @@ def test_revoking_the_only_key_is_refused_until_it_is_confirmed(state: Path) -> 
     assert "Nothing signs grants now; run: exequatur keys rotate grant --overlap 0s" in result.stderr
     done(state, "rotate", "grant", "--overlap", "0s")
     assert standings(state, "grant") == ["revoked", "signs since"]
+
+
+def test_a_key_is_not_revoked_in_a_feed_that_was_rolled_back(state: Path) -> None:
+    """Another entry in the place of a lost one would be another feed, which no worker believes."""
+    own = own_revocations(open_state(state), Settings())
+    own.add(revocation(workflow="w", reason="stop"))
+    own.tend()
+    (state / "revocations").write_bytes(b"")
+    done(state, "rotate", "grant", "--overlap", "0s")
+    [before, _] = [row["kid"] for row in listed(state) if row["role"] == "grant"]
+    assert "rolled back" in refused(state, "revoke", "--reason", "it was stolen", "--", before)
+    assert (state / "revocations").read_bytes() == b""
+    assert "revoked" not in standings(state, "grant")
 
 
 def test_a_reason_that_is_empty_revokes_nothing(state: Path) -> None:

@@ -178,6 +178,26 @@ async def test_who_is_revoked_acts_for_nobody_any_more(stage: Any, revoked: str)
     assert deeds(handle.id) == []
 
 
+@pytest.mark.rule("decisions.D2")
+@pytest.mark.parametrize("revoked", [str(DANA), *THROUGH, 'Agent::"another"'])
+async def test_the_audit_reports_what_was_allowed_to_somebody_who_was_revoked(stage: Any, revoked: str) -> None:
+    s = await stage(PERMIT_ALL, principal=None)
+    async with s.worker([Steps], [step]):
+        with acting_as(DANA, through=THROUGH):
+            handle = await s.start(Steps.run, False)
+        await handle.result()
+    [decided] = s.records("decision")
+    body = compact_json({"at": decided.at - 100, "reason": "left", "principal": revoked})
+    known = replace(
+        decided, kind="revocation", request=None, run=None, attempt=None, body=body, index=decided.index - 1
+    )
+    evidence: Any = RecordedEvidence((each, True) for each in [*s.records(), known])
+    history = of_events(await events(handle), workflow_id=handle.id)
+    report = audit_run(history, evidence, AuditTrust(read_trust(s.state / "trust.jwks").anchors))
+    found = {each.code for each in report.findings if each.severity is Severity.VIOLATION}
+    assert ("grant-revoked" in found) == (revoked in (str(DANA), *THROUGH)), report.findings
+
+
 @pytest.mark.rule("decisions.D1")
 async def test_a_record_that_says_that_somebody_else_acted_contradicts_the_grant(stage: Any) -> None:
     s = await stage(PERMIT_ALL, principal=None)

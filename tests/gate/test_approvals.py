@@ -15,14 +15,16 @@ from temporalio.client import WorkflowHandle
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 from temporalio.worker import Replayer
 
-from exequatur import AuthorizationPlugin, Settings
+from exequatur import AuthorizationPlugin, Settings, acting_as
 from exequatur.gate.wire import ACTIVITY_HEADER, activity_header, read_activity_header
+from exequatur.identity.actors import names_of
 from exequatur.statements.approvals import APPROVAL_SIGNAL, CHALLENGES_MEMO
 from exequatur.statements.encoding import digest
 from exequatur.statements.jws import Token, parse, sign, type_of
 from exequatur.statements.keys import SigningKey
 from exequatur.statements.models import Approval, Challenge, Request, RequestCore
 from tests.gate.conftest import (
+    BOT,
     PERMIT_ALL,
     Scheduling,
     Stage,
@@ -238,6 +240,19 @@ async def test_what_finance_agrees_to_runs_once(stage):
         assert await handle.result() == "paid 900"
     assert deeds(handle.id) == [900]
     assert await challenges(handle) == []
+    await replays(s, handle)
+
+
+@pytest.mark.rule("L5")
+async def test_a_challenge_says_who_acts_for_whom(stage):
+    s = await stage(ONE)
+    async with s.worker(WORKFLOWS, [pay]):
+        with acting_as(BOT, through=['User::"fay"']):
+            handle = await s.start(Pays, 900)
+        [asked] = await challenged(handle)
+        assert (asked.claims.sub, names_of(asked.claims.act)) == (str(BOT), ('User::"fay"',))
+        await approve(s, handle, asked)
+        assert await handle.result() == "paid 900"
     await replays(s, handle)
 
 

@@ -357,12 +357,14 @@ async def test_without_a_run_id_it_is_the_run_that_is_there(stage: Callable[...,
 
 
 @pytest.mark.rule("completions.L2")
-async def test_what_was_revoked_is_not_completed_nor_kept_alive(stage: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("revoked", [str(BOT), 'Service::"desk"'])
+async def test_what_was_revoked_is_not_completed_nor_kept_alive(stage: Callable[..., Any], revoked: str) -> None:
     s = await stage()
     async with s.worker([OneActivity], [leaves]):
-        handle = await start_one(s, leaves, "", heartbeat=30)
+        with acting_as(BOT, through=['Service::"desk"']):
+            handle = await start_one(s, leaves, "", heartbeat=30)
         info = await left(handle.id)
-        s.plugin.revoke(principal=BOT, reason="gone")
+        s.plugin.revoke(principal=revoked, reason="gone")
         with acting_as(DANA):
             for report in (
                 lambda: by_ids(s.client, info).complete("yes"),
@@ -373,6 +375,23 @@ async def test_what_was_revoked_is_not_completed_nor_kept_alive(stage: Callable[
             # It may be ended.
             await by_token(s.client, info).fail(ApplicationError("revoked meanwhile"))
         assert (await failure_of(handle)).message.endswith("revoked meanwhile")
+
+
+@pytest.mark.rule("completions.L2")
+async def test_what_was_started_by_itself_through_somebody_who_is_revoked_is_not_completed(
+    stage: Callable[..., Any],
+) -> None:
+    s = await stage()
+    async with s.worker((), [leaves]):
+        with acting_as(BOT, through=['Service::"desk"']):
+            handle = await s.client.start_activity(
+                leaves, "", id=unique("a"), task_queue=s.queue, start_to_close_timeout=timedelta(seconds=20)
+            )
+        info = await left(handle.id)
+        s.plugin.revoke(principal='Service::"desk"', reason="gone")
+        with acting_as(DANA), pytest.raises(AuthorizationRevoked, match="gone"):
+            await by_token(s.client, info).complete("yes")
+        await handle.terminate()
 
 
 @pytest.mark.rule("completions.L2")

@@ -575,12 +575,16 @@ async def test_what_cannot_be_decided_is_tried_again_until_it_can(stage: Any) ->
 
 
 @pytest.mark.rule("N45")
-async def test_a_revoked_operation_is_not_started_any_more(stage: Any) -> None:
+@pytest.mark.parametrize("revoked", [{"activity": "nexus:front.desk/note"}, {"principal": 'Service::"post"'}], ids=str)
+async def test_a_revoked_operation_is_not_started_any_more_nor_one_whose_actor_is_revoked(
+    stage: Any, revoked: dict[str, str]
+) -> None:
     here, key, second = await stage(), unique(), unique()
     async with desk(here) as endpoint:
-        handle = await here.start(Twice.run, endpoint, key, second, "note")
+        with acting_as(BOT, through=['Agent::"clerk"', 'Service::"post"']):
+            handle = await here.start(Twice.run, endpoint, key, second, "note")
         await eventually(lambda: handled(key))
-        here.plugin.revoke(activity="nexus:front.desk/note", reason="the desk is closed")
+        here.plugin.revoke(**revoked, reason="the desk is closed")
         await handle.signal(Twice.go_on)
         error = await refusal_of(handle)
     assert error.type == "GrantRejected"

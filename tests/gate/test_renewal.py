@@ -19,7 +19,7 @@ from exequatur.failures import AuthorizationDenied
 from exequatur.gate.issuing import RenewalOrder
 from exequatur.gate.wire import read_activity_header, read_start_header
 from exequatur.statements.encoding import digest
-from exequatur.statements.jws import parse, sign, type_of
+from exequatur.statements.jws import kid_of, parse, sign, type_of
 from exequatur.statements.keys import SigningKey
 from exequatur.statements.models import Grant, Request, RequestCore, Seal
 from tests.gate.conftest import (
@@ -412,6 +412,33 @@ async def ended(s: Stage) -> list[str]:
         await handle.terminate()
     assert tokens is not None
     return tokens
+
+
+@pytest.mark.rule("Z10")
+@pytest.mark.parametrize("what", ["the key of the grant", "the worker that asks", "its key"])
+async def test_what_somebody_signed_who_is_revoked_is_not_renewed(stage, what):
+    s = await stage(**SHORT)
+    tokens = await ended(s)
+    later(s)
+    request = parse(tokens[-1], Request)
+    named = {
+        "the key of the grant": {"key": kid_of(tokens[0])},
+        "the worker that asks": {"worker": request.claims.iss},
+        "its key": {"key": request.kid},
+    }
+    s.plugin.revoke(**named[what], reason="stolen")
+    with pytest.raises(AuthorizationDenied, match="stolen"):
+        await s.plugin._authority.renew_grant(RenewalOrder("default", tuple(tokens)))
+
+
+@pytest.mark.rule("Z11")
+async def test_a_renewal_names_as_many_policies_as_a_grant_can(stage):
+    long = "".join(f'@id("{"p" * 90}{number}") permit(principal, action, resource);\n' for number in range(300))
+    s = await stage(long, **SHORT)
+    tokens = await ended(s)
+    later(s)
+    text = await s.plugin._authority.renew_grant(RenewalOrder("default", tuple(tokens)))
+    assert 0 < len(parse(text, Grant).claims.policies) < 300
 
 
 @pytest.mark.rule("Z9")

@@ -41,7 +41,7 @@ from exequatur.cli.auditing import Auditing
 from exequatur.gate.wire import START_HEADER, read_start_header
 from exequatur.statements.jws import parse
 from exequatur.statements.models import Grant
-from tests.gate.conftest import PERMIT_ALL, Stage, deeds, failure_of, happened, sandbox, start_headers, unique
+from tests.gate.conftest import BOT, PERMIT_ALL, Stage, deeds, failure_of, happened, sandbox, start_headers, unique
 
 TIMEOUT = timedelta(seconds=20)
 BY = SearchAttributeKey.for_keyword("TemporalScheduledById")
@@ -533,13 +533,16 @@ class Disguised(ScheduleAction):
 
 
 @pytest.mark.rule("schedules.Y4")
-@pytest.mark.parametrize("why", ["revoked", "of another authority"])
+@pytest.mark.parametrize("why", ["revoked", "made through somebody who is revoked", "of another authority"])
 async def test_an_update_replaces_a_grant_that_nobody_believes_any_more(stage: Any, make: Make, why: str) -> None:
     s = await stage()
-    made, client = await make(s), s.client
+    with acting_as(BOT, through=['Agent::"clerk"']):
+        made, client = await make(s), s.client
     before = await made.grant()
     if why == "revoked":
         s.plugin.revoke(grant=before.jti, reason="its header was copied")
+    elif why == "made through somebody who is revoked":
+        s.plugin.revoke(principal='Agent::"clerk"', reason="left")
     else:
         client = (await stage()).client
     await client.get_schedule_handle(made.handle.id).update(lambda given: ScheduleUpdate(given.description.schedule))

@@ -231,19 +231,36 @@ def test_a_token_may_say_who_may_act_and_then_nobody_else_may(callers: Callers) 
     assert chain(callers.identify(person(may_act=allowed), NOW, actor=bot())) == ('Agent::"ops-bot"',)
     for may in (
         {"sub": "other"}, {"sub": "ops-bot", "iss": "https://login.example.com"}, {**allowed, "client": "x"}, {}, None,
-        "ops-bot",
+        "ops-bot", {"sub": "ops-bot"}, {**allowed, "level": 1}, {**allowed, "client": None},
     ):  # fmt: skip
         token = Credential(signed(EC, {**claims(), "may_act": may}))
-        assert refused(callers, token, actor=bot()) == "A3"
+        assert refused(callers, token, actor=bot(level=True)) == "A3"
         assert str(callers.identify(token, NOW).principal) == 'User::"dana"'  # who acts for nobody is not asked
+
+
+@pytest.mark.rule("actors.A3")
+def test_an_actor_is_of_the_issuer_that_was_verified_whatever_its_token_says(callers: Callers, folder: Path) -> None:
+    (folder / "mesh.json").write_bytes(jwks(BOTS, use="jwt-svid"))
+    config = CONFIG.replace(
+        'kind = "x509-svid"\ntrust_domain = "example.org"\nbundle = "root.pem"',
+        'kind = "jwt-svid"\ntrust_domain = "example.org"\nbundle = "mesh.json"\naudience = "exequatur"',
+    )
+    (folder / "with-mesh.toml").write_text(config)
+    meshed = read_identity(folder / "with-mesh.toml")
+    svid = Credential(signed(BOTS, claims(sub=SELF, iss="https://agents.example.com", client="ops")))
+    for told in ({"client": "ops", "iss": "https://agents.example.com"}, {"client": "ops"}):
+        assert refused(meshed, person(may_act=told), actor=svid) == "A3"
+    may = {"client": "ops", "iss": "spiffe://example.org", "sub": SELF}
+    assert chain(meshed.identify(person(may_act=may), NOW, actor=svid)) == ('Service::"ns/prod/sa/pay"',)
 
 
 @pytest.mark.rule("callers.C5")
 def test_tokens_that_are_used_once_are_named_without_being_told(callers: Callers) -> None:
-    first, second = callers.identify(bot(), NOW).once, callers.identify(bot(jti="t-2"), NOW).once
-    assert first == callers.identify(person(), NOW, actor=bot()).once
-    assert len({*first, *second}) == 2
-    assert "t-1" not in "".join(first)
+    [first], [second] = callers.identify(bot(), NOW).once, callers.identify(bot(jti="t-2"), NOW).once
+    assert [first] == [*callers.identify(person(exp=NOW + 20), NOW, actor=bot()).once]
+    assert first.ends == NOW + 300  # its own end, whatever it was shown with
+    assert first.name != second.name
+    assert "t-1" not in first.name
     assert refused(callers, bot(jti=None)) == "O10"
 
 

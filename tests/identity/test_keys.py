@@ -54,10 +54,102 @@ def test_a_key_that_was_just_rotated_in_is_found_and_forged_names_do_not_flood_t
     assert verify(by, SECOND) == "dana"
     assert len(web.asked) == 2
     clock.now += 6
+    with pytest.raises(IdentityError, match=r"\[K4\]"):
+        verify(by, new_key("forged"))
     for number in range(50):
-        with pytest.raises(IdentityError, match=r"\[K4\]"):
+        with pytest.raises(IdentityUnavailableError, match="may be a new one"):
             verify(by, new_key(f"forged-{number}"))
     assert len(web.asked) == 3
+
+
+@pytest.mark.rule("documents.D7")
+def test_forged_names_do_not_have_a_genuine_key_refused_that_was_just_rotated_in(web: Site) -> None:
+    clock = Steady()
+    by = verifier(WebSource(f"{web.url}/keys", loopback=True), clock)
+    verify(by, FIRST)
+    clock.now += 6
+    with pytest.raises(IdentityError, match=r"\[K4\]"):
+        verify(by, new_key("forged"))  # fetched for this one
+    web.publish("/keys", jwks(FIRST, SECOND))
+    with pytest.raises(IdentityUnavailableError, match="may be a new one"):
+        verify(by, SECOND)  # it is not known, and nobody says that it is wrong
+    clock.now += 5
+    assert verify(by, SECOND) == "dana"
+    # Neither while the issuer is away.
+    web.publish("/keys", b"", 500)
+    clock.now += 5
+    with pytest.raises(IdentityUnavailableError, match="may be a new one"):
+        verify(by, new_key("third"))
+    assert verify(by, FIRST) == "dana"
+
+
+class Hanging:
+    """Keys that take their time, and then do not come."""
+
+    def __init__(self, clock: Steady) -> None:
+        self.clock, self.asked, self.begun, self.go_on = clock, 0, threading.Event(), threading.Event()
+        self.go_on.set()
+
+    def changed(self) -> None:
+        return None
+
+    def read(self) -> bytes:
+        self.asked += 1
+        self.begun.set()
+        assert self.go_on.wait(30)
+        self.clock.now += documents.DEADLINE
+        raise IdentityUnavailableError("it hangs")
+
+
+@pytest.mark.rule("documents.D5")
+def test_an_issuer_that_hangs_is_left_alone_for_a_while_after_it_hung() -> None:
+    clock = Steady()
+    source = Hanging(clock)
+    by = verifier(source, clock)
+    for _ in range(10):
+        with pytest.raises(IdentityUnavailableError, match="it hangs"):
+            verify(by, FIRST)
+    assert source.asked == 1
+
+
+@pytest.mark.rule("documents.D8")
+def test_an_issuer_that_hangs_holds_up_one_thread_and_not_all() -> None:
+    clock = Steady()
+    source = Hanging(clock)
+    by = verifier(source, clock)
+    with pytest.raises(IdentityUnavailableError):
+        verify(by, FIRST)
+    clock.now += 5
+    source.begun.clear()
+    source.go_on.clear()
+    with ThreadPoolExecutor(2) as threads:
+        fetching = threads.submit(verify, by, FIRST)
+        try:
+            assert source.begun.wait(30)
+            with pytest.raises(IdentityUnavailableError, match="it hangs"):
+                threads.submit(verify, by, FIRST).result(10)
+            assert not fetching.done()
+        finally:
+            source.go_on.set()
+
+
+@pytest.mark.rule("documents.D2")
+def test_names_that_are_looked_up_without_end_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = threading.Event()
+
+    def forever(*_: Any, **__: Any) -> Any:
+        assert found.wait(30)
+        raise OSError
+
+    monkeypatch.setattr("socket.getaddrinfo", forever)
+    monkeypatch.setattr(documents, "DEADLINE", 0.1)
+    with ThreadPoolExecutor(1) as thread:
+        fetching = thread.submit(WebSource("https://login.example.com/keys").read)
+        try:
+            with pytest.raises(IdentityUnavailableError, match=r"does not answer|cannot be reached"):
+                fetching.result(10)
+        finally:
+            found.set()
 
 
 @pytest.mark.rule("documents.D4")

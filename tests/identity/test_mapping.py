@@ -230,6 +230,21 @@ def test_only_a_spiffe_id_that_was_verified_fills_several_segments_of_a_workers_
         worker(rules, spiffe_path="ns/prod/sa/pay")  # a provider's claim that happens to be called so
 
 
+@pytest.mark.rule("mapping.M8")
+def test_two_credentials_do_not_run_together_into_one_name() -> None:
+    rule = {"principal": 'User::"{tenant}--{name}"', "parents": [{"each": "groups", "as": 'Role::"{each}--{tenant}"'}]}
+    found = mapped(rule, tenant="acme", name="eu--dana", groups=["ops"])
+    assert (found.id, found.parents) == ("acme--eu--dana", (Principal("Role", "ops--acme"),))
+    # What another tenant is called decides about no name of this one.
+    assert refused(rule, tenant="acme--eu", name="dana", groups=[]) == "M8"
+    assert refused(rule, tenant="acme-", name="dana", groups=[]) == "M8"  # acme- and dana, or acme and -dana
+    assert refused(rule, tenant="acme", name="dana", groups=["ops--other"]) == "M8"
+    workers = [{"path": "fleet/{region}-{name}"}]
+    assert worker(workers, region="eu", name="pay-1") == "fleet/eu-pay-1"
+    with pytest.raises(IdentityError, match=r"\[M8\]"):
+        worker(workers, region="eu-pay", name="1")
+
+
 @pytest.mark.rule("config.F2")
 def test_files_are_named_relative_to_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
@@ -259,6 +274,9 @@ def test_files_are_named_relative_to_the_configuration(tmp_path: Path, monkeypat
         ("OIDC\nalgorithms=['HS256']\n[[principal]]\nprincipal='U::\"{sub}\"'", "HS256"),
         ("[[verifier]]\nname='a'\nkind='jwt-svid'\ntrust_domain='EXAMPLE'\naudience='a'\nbundle='b'", "trust domain"),
         ("LOCAL\n[[verifier]]\nname='a'\nkind='local'", "Two verifiers"),
+        ("OIDC\n[[principal]]\nprincipal='U::\"{tid}{sub}\"'", "nothing between"),
+        ("OIDC\n[[principal]]\nprincipal='U::\"{sub}\"'\n[[workload]]\npath='{tid}{sub}'", "nothing between"),
+        ("OIDC\nleeway='11m'\n[[principal]]\nprincipal='U::\"{sub}\"'", "leeway"),
         ("LOCAL\n[[principal]]\nprincipal='User'", "does not make an entity"),
         ("LOCAL\n[[principal]]\nprincipal='User::\"{sub\"'", "brace"),
         ("LOCAL\n[[principal]]\nprincipal='U::\"{sub}\"'\nverifier='b'", "no verifier 'b'"),

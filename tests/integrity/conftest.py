@@ -118,6 +118,9 @@ def installation(site: Path, library: Path, tmp_path: Path) -> Installation:
     """An application that can be tampered with; the distributions are shared and must stay as they are."""
     path = tmp_path.resolve() / f"here-{uuid.uuid4().hex[:6]}"
     shutil.copytree(Path(__file__).parent / "app", path / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    (path / "data").mkdir()
+    (path / "data" / "handler.py").write_text("")
+    (path / "app" / "linked").symlink_to(path / "data")  # as Kubernetes mounts what is configured
     (path / "shop.toml").write_text("limit = 5\n")
     tiny = path / "tiny" / "tiny-1.0.dist-info"
     tiny.mkdir(parents=True)

@@ -270,6 +270,7 @@ def test_the_message_of_these_tests_is_read(tmp_path: Path, cloud: Cloud) -> Non
         b"\x30\x88" + b"\xff" * 8,
         b"\x30\x00\x00",
         b"\x30\x80" * 20_000,
+        b"\x30\x09\x30\x05\x24\x80\x04\x01A\0\0",  # its end lies behind what it is in
     ],
 )
 def test_what_is_no_ber_is_refused(tmp_path: Path, cloud: Cloud, data: bytes) -> None:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from exequatur.integrity.measure import (
     editable_sources,
     measure,
     outermost,
-    settings_variables,
+    own_variables,
     sources_of,
 )
 
@@ -159,15 +160,20 @@ def test_a_variable_that_has_another_value_is_named(place: Path, monkeypatch: py
     ]
 
 
+@pytest.mark.rule("measure.A7")
 def test_a_setting_that_the_manifest_does_not_name_is_a_difference(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = taken(place)
     monkeypatch.setenv("EXEQUATUR_MODE", "observe")
     monkeypatch.setenv("EXEQUATUR_INTEGRITY_MANIFEST", "m")
-    assert "EXEQUATUR_INTEGRITY_MANIFEST" not in settings_variables()
+    monkeypatch.setenv("LD_PRELOAD", str(place / "other.so"))
+    assert "EXEQUATUR_INTEGRITY_MANIFEST" not in own_variables()
     now = measure(Plan.of(before, None), Reader(), Sites((), (place / "site",))).measurement
-    assert differences(before, now) == ["environment variable EXEQUATUR_MODE is not in the manifest"]
+    assert differences(before, now) == [
+        "environment variable EXEQUATUR_MODE is not in the manifest",
+        "environment variable LD_PRELOAD is not in the manifest",
+    ]
 
 
 def test_another_image_is_named(place: Path) -> None:
@@ -293,6 +299,32 @@ def test_a_reader_that_is_told_to_stop_does_not_go_on(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(os.urandom(30_000_000))
     with pytest.raises(UnreadableError, match="stopped"):
         reader.digest(tmp_path / "large")
+
+
+@pytest.mark.rule("measure.A5")
+def test_a_file_whose_name_is_no_text_makes_no_measurement(place: Path) -> None:
+    Path(os.fsdecode(os.fsencode(place) + b"/app/\xff.py")).touch()
+    with pytest.raises(UnreadableError, match="cannot be written down: sources"):
+        taken(place)
+
+
+@pytest.mark.rule("measure.A6")
+@pytest.mark.skipif(not Path("/proc/self/exe").exists(), reason="the system does not tell what runs")
+def test_an_interpreter_that_only_goes_by_the_name_of_another_is_another(tmp_path: Path) -> None:
+    real, other = Path(sys.executable).resolve(), tmp_path / "python"
+    other.write_bytes(real.read_bytes() + b"something more")
+    other.chmod(0o755)
+    ask = (
+        "from exequatur.integrity import measure as m; r = m.Reader();"
+        "print(m.measure(m.Plan(), r, m.Sites((), ())).measurement.interpreter.executable)"
+    )
+
+    def measured(runs: Path) -> str:
+        command = [sys.executable, "-c", ask]
+        return subprocess.run(command, executable=runs, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert measured(Path(sys.executable)) == hashlib.sha256(real.read_bytes()).hexdigest()
+    assert measured(other) not in (measured(real), hashlib.sha256(other.read_bytes()).hexdigest())
 
 
 def test_this_interpreter_can_be_measured() -> None:

@@ -24,6 +24,15 @@ def decide(amount, limit=LIMIT, *, strict=True):
 def remembered():
     return 1
 
+def around(function):
+    def inner(*arguments):
+        return function(*arguments)
+    return inner
+
+@around
+def decorated(amount):
+    return amount < LIMIT
+
 class Base:
     pass
 
@@ -60,10 +69,10 @@ def module() -> types.ModuleType:
 
 def changes(module: types.ModuleType, change: Callable[[Any], object]) -> list[str]:
     watched = Watched()
-    watched.add(module)
+    watched.add("engine", module)
     assert list(watched.changes()) == []
     change(module)
-    watched.add(module)  # it stays as it was
+    watched.add("engine", module)  # it stays as it was
     return list(watched.changes())
 
 
@@ -123,6 +132,8 @@ def test_other_bases_of_a_class_are_noticed(module: types.ModuleType) -> None:
         lambda module: vars(module.Engine)["make"].__func__,
         lambda module: vars(module.Engine)["check"].__func__,
         lambda module: vars(module.Engine)["parsed"].func,
+        lambda module: module.remembered.__wrapped__,
+        lambda module: module.decorated.__closure__[0].cell_contents,
     ],
 )
 def test_other_code_in_a_function_is_noticed(
@@ -138,6 +149,12 @@ def test_other_code_in_a_function_is_noticed(
 def test_other_defaults_of_a_function_are_noticed(module: types.ModuleType, name: str, value: object) -> None:
     found = changes(module, lambda each: setattr(each.decide, name, value))
     assert found == ["the code of engine.decide was replaced in memory"]
+
+
+@pytest.mark.rule("objects.K3")
+def test_another_function_within_a_decorated_one_is_noticed(module: types.ModuleType) -> None:
+    found = changes(module, lambda each: setattr(each.decorated.__closure__[0], "cell_contents", lambda amount: True))
+    assert found == ["the code of engine.decorated was replaced in memory"]
 
 
 @pytest.mark.rule("objects.K4")

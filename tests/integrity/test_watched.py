@@ -15,6 +15,7 @@ from exequatur.integrity.guard import Guard
 from exequatur.integrity.manifest import Manifest
 from exequatur.policy.bundle import PolicyBundle
 from tests.gate.conftest import PERMIT_ALL, Stage
+from tests.gate.single import OneActivity
 from tests.integrity.test_manifest import MEASURED
 
 
@@ -34,7 +35,9 @@ async def anything(args: Sequence[RawValue]) -> None: ...
 @pytest.fixture
 async def watched(stage: Callable[..., Awaitable[Stage]]) -> tuple[Stage, Any, WatchedWorker]:
     here = await stage()
-    worker = Worker(here.client, task_queue=here.queue, activities=[act, Clerk().bound, anything])
+    worker = Worker(
+        here.client, task_queue=here.queue, workflows=[OneActivity], activities=[act, Clerk().bound, anything]
+    )
     found = WatchedWorker(worker, here.plugin.gate, here.plugin._interceptor)
     assert list(found.changes()) == []
     return here, worker, found
@@ -47,6 +50,37 @@ async def test_an_interceptor_that_is_put_before_the_gate_is_noticed(watched: tu
     assert list(found.changes()) == ["another interceptor was put before the gate's"]
     worker._activity_worker._interceptors = []
     assert list(found.changes()) == ["another interceptor was put before the gate's"]
+
+
+@pytest.mark.rule("K6")
+async def test_an_interceptor_of_workflows_that_is_taken_away_is_noticed(
+    watched: tuple[Stage, Any, WatchedWorker],
+) -> None:
+    _, worker, found = watched
+    worker._workflow_worker._interceptor_classes.clear()
+    assert list(found.changes()) == ["the interceptors of workflows were replaced in memory"]
+
+
+@pytest.mark.rule("K9")
+async def test_an_interceptor_that_does_something_else_is_noticed(watched: tuple[Stage, Any, WatchedWorker]) -> None:
+    here, worker, found = watched
+    here.plugin._interceptor.intercept_activity = lambda inner: inner
+    worker._activity_worker._execute_activity = print
+    assert list(found.changes()) == [
+        "intercept_activity of the gate's interceptor was replaced in memory",
+        "_execute_activity of the activity worker was replaced in memory",
+    ]
+    del here.plugin._interceptor.intercept_activity, worker._activity_worker._execute_activity
+    here.plugin._interceptor.plugin = object()
+    assert list(found.changes()) == ["plugin of the gate's interceptor was replaced in memory"]
+
+
+@pytest.mark.rule("K7")
+async def test_another_object_as_an_activity_is_noticed(watched: tuple[Stage, Any, WatchedWorker]) -> None:
+    _, worker, found = watched
+    definition = worker._activity_worker._activities["bound"]
+    object.__setattr__(definition, "fn", Clerk().bound)
+    assert list(found.changes()) == ["activity bound was replaced in memory"]
 
 
 @pytest.mark.rule("K7")

@@ -1,8 +1,11 @@
 """The connection to an authority: only to it, only over what others cannot read, and never for longer than agreed."""
 
 import asyncio
+import contextlib
 import datetime
+import gc
 import ipaddress
+import os
 import socket
 import ssl
 import threading
@@ -58,6 +61,30 @@ async def test_any_event_loop_and_any_thread_may_ask(server: Server) -> None:
     elsewhere = await asyncio.to_thread(lambda: asyncio.run(ask()))
     blocking = await asyncio.to_thread(lambda: connection.ask_now("GET", "/v1/trust").status)
     assert [await ask(), elsewhere, blocking] == [200, 200, 200]
+
+
+def test_a_process_that_was_forked_asks_by_itself(server: Server) -> None:
+    connection = connected(server)
+    assert connection.ask_now("GET", "/v1/trust").status == 200
+    child = os.fork()
+    if child == 0:
+        status = 1
+        with contextlib.suppress(BaseException):
+            status = 0 if connection.ask_now("GET", "/v1/trust").status == 200 else 1
+        os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    assert connection.ask_now("GET", "/v1/trust").status == 200
+
+
+def test_a_connection_that_nobody_holds_any_more_leaves_no_thread(server: Server) -> None:
+    before = set(threading.enumerate())
+    connection = connected(server)
+    connection.ask_now("GET", "/v1/trust")
+    [thread] = set(threading.enumerate()) - before
+    del connection
+    gc.collect()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_a_path_of_the_url_comes_before_those_of_the_api(server: Server) -> None:

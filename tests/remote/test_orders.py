@@ -186,6 +186,9 @@ NO_ANSWERS: dict[str, Callable[[Any], Any]] = {
     ),
     "a denial that is none": lambda _: JSONResponse({"error": "access_denied"}, 403),
     "another word with 403": lambda _: JSONResponse({"error": "slow_down", "error_description": "no"}, 403),
+    "a denial as long as a book": lambda _: JSONResponse(
+        {"error": "access_denied", "error_description": "no " * 100_000}, 403
+    ),
     "an unknown word": lambda _: JSONResponse({"error": "teapot", "error_description": "no"}, 418),
 }
 

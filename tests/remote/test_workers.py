@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -25,15 +26,19 @@ from exequatur import (
     approve,
     list_challenges,
 )
-from exequatur.authority.api import APPROVALS_PATH, RENEWALS_PATH
+from exequatur.authority.api import APPROVALS_PATH, CREDENTIALS_PATH, RENEWALS_PATH
 from exequatur.errors import ConfigurationError
+from exequatur.gate.serving import standing_of
 from exequatur.gate.wire import START_HEADER
 from exequatur.identity.credential import LOCAL_TYPE, Credential
+from exequatur.integrity.guard import Guard
+from exequatur.integrity.manifest import Manifest
 from exequatur.lineage.record import read
 from exequatur.statements.jws import parse, sign
 from exequatur.statements.keys import SigningKey
 from exequatur.statements.models import Approval, Receipt
 from tests.gate.conftest import Stage, deeds, events, failure_of, happened, sandbox, start_headers, unique
+from tests.integrity.test_manifest import MEASURED
 from tests.remote.conftest import SHOP
 from tests.remote.parties import AuthorityProcess, Between, between
 
@@ -185,6 +190,23 @@ async def test_what_policies_forbid_is_refused_by_authority_and_gate(
         assert deeds(handle.id) == []
         with acting_as(Principal("User", "stranger")), pytest.raises(AuthorizationDenied, match="strangers"):
             await s.start(One, "act", "hello")
+
+
+async def test_a_worker_that_gets_no_credential_says_why_once_and_where_it_waits(
+    running_authority: AuthorityProcess, remote: Remote, caplog: pytest.LogCaptureFixture
+) -> None:
+    s = await remote(running_authority.url, Principal("User", "stranger"))
+    asked = s.plugin.gate.renew_credential
+    times: list[float] = []
+    s.plugin.gate.renew_credential = lambda: (times.append(time.time()), asked())[1]
+    async with s.worker([One], [act]):
+        await eventually(lambda: len(times) >= 3)
+        standing = standing_of(s.plugin.gate)
+    assert [each for each in caplog.messages if "got no new credential" in each] == [
+        f"This worker got no new credential, and goes on asking: {s.plugin.gate.workload.problem}"
+    ]
+    assert (standing.unavailable or "").startswith("this worker has no credential: User::")
+    assert (standing.namespaces, standing.task_queues) == (("default",), (s.queue,))
 
 
 async def test_a_history_of_it_replays(running_authority: AuthorityProcess, remote: Remote) -> None:
@@ -392,6 +414,54 @@ async def test_a_run_signs_nothing_with_a_credential_that_has_ended(
         past(s, 0)
         assert await handle.result() == "RUN 1"
     assert deeds(handle.id) == ["run 0", "run 1"]
+
+
+@pytest.mark.rule("U6")
+async def test_an_altered_worker_asks_for_no_other_credential(middle: Between, remote: Remote) -> None:
+    """Neither when half of its life is over nor when it has ended; what runs ends, and nothing begins."""
+    s = await remote(middle.url, policy_poll_interval="50ms")
+    gate, asked = s.plugin.gate, lambda: len(middle.bodies(CREDENTIALS_PATH))
+    async with s.worker([One], [act, long]):
+        await eventually(lambda: ready(s))
+        before = asked()
+        past(s, 2400)
+        await eventually(lambda: asked() > before)  # it would
+        past(s, 0)
+        gate.guard = guard = Guard(Manifest("", "worker", "", "A" * 43, MEASURED), Settings(), gate.integrity_changed)
+        handle = await s.start(One, "long", "half way")
+        await eventually(lambda: deeds(handle.id))
+        guard._violated(["a file was changed"])
+        error = await failure_of(handle)
+        assert (error.type, error.message) == ("AuthorizationRevoked", guard.violation)
+        before, later = asked(), await s.start(One, "act", "hello")
+        for seconds in (2400, 3601):
+            past(s, seconds)
+            await asyncio.sleep(0.5)
+        assert asked() == before
+        assert deeds(handle.id) + deeds(later.id) == ["begun 1"]
+    [record] = [
+        each
+        for file in sorted((s.plugin._serving._state_dir / "journal").glob("*.db"))
+        for each in read(file)
+        if each.kind == "integrity"
+    ]
+    assert json.loads(record.body)["differences"] == ["a file was changed"]
+
+
+async def test_a_worker_ends_while_its_authority_is_silent_and_leaves_no_thread(
+    middle: Between, remote: Remote
+) -> None:
+    async def silent(_: Any) -> None:
+        await asyncio.sleep(60)
+
+    before = set(threading.enumerate())
+    middle.instead[CREDENTIALS_PATH] = silent
+    s = await remote(middle.url, authority_timeout="1s", policy_poll_interval="50ms")
+    async with s.worker([One], [act]):
+        await eventually(lambda: middle.bodies(CREDENTIALS_PATH))
+    left = [each for each in threading.enumerate() if each not in before and each.name.startswith("exequatur")]
+    names = {"exequatur-authority", "exequatur-refresh_0"}  # of the plugin, which may serve another worker
+    await eventually(lambda: {each.name for each in left if each.is_alive()} <= names)
 
 
 # How it is set up.

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from temporalio.client import Client, WorkflowUpdateFailedError
-from temporalio.worker import Replayer, Worker
+from temporalio import workflow as workflow_of
+from temporalio.client import Client, WorkflowHistory, WorkflowUpdateFailedError
+from temporalio.converter import DataConverter
+from temporalio.exceptions import ApplicationError
+from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from exequatur import AuthorizationPlugin, Settings
@@ -20,9 +24,10 @@ from exequatur.control.state import ENTRIES, PUBLISH, TASK_QUEUE, WORKFLOW_ID, K
 from exequatur.control.workflow import Control
 from exequatur.errors import FeedUnreachableError, RevocationFeedError
 from exequatur.revocation.entry import revocation
-from exequatur.revocation.feed import PAGE_ENTRIES
+from exequatur.revocation.feed import PAGE_ENTRIES, Feed
 from exequatur.revocation.following import FollowedRevocations
 from exequatur.statements.keys import SigningKey
+from tests import record_control
 from tests.gate.conftest import BOT, deeds, failure_of, unique
 from tests.gate.single import OneActivity, eventually, start_one
 from tests.revocation.conftest import AUD, Authority
@@ -70,6 +75,20 @@ async def test_what_is_published_is_followed_from_any_thread(
         worker.tend()
         await eventually(lambda: worker.find({}))
         assert worker.problem is None
+
+
+async def test_a_control_workflow_that_was_terminated_is_begun_again(
+    authority: Authority, client: Client, follow: Callable[..., FollowedRevocations]
+) -> None:
+    authority.revoke(workflow="a")
+    async with publishing(authority, client):
+        worker = follow(source_in(client))
+        worker.tend()
+        await eventually(lambda: worker.version == 1)
+        await client.get_workflow_handle(WORKFLOW_ID).terminate()
+        authority.revoke(workflow="b")
+        await eventually(lambda: worker.version == 2)
+        assert worker.doubt() is None
 
 
 async def test_a_namespace_without_a_control_workflow_is_silence(client: Client) -> None:
@@ -148,6 +167,23 @@ async def test_a_feed_that_cannot_go_along_is_refused(authority: Authority, clie
         assert "bytes" in str(refused.value.cause)
 
 
+@pytest.mark.rule("CW3")
+async def test_what_is_told_in_other_scripts_counts_as_much_as_temporal_takes_for_it(authority: Authority) -> None:
+    """Otherwise the workflow could not go on as a new run."""
+    kept = Kept(authority.trust.to_jwks().decode(), AUD)
+    keeps = Control(kept)
+    feed = Feed().extended(revocation(workflow=f"w{number}", reason="\u0441" * 1000) for number in range(700))
+    lines = [entry.line.decode() for entry in feed.entries]
+    head = authority.head(feed).text
+    with pytest.raises(ValueError, match="bytes"):
+        for start in range(0, 700, 100):
+            page = Published(head, start, lines[start : start + 100], start < 600)
+            keeps._coming = keeps._checked(page)
+    carried = Kept(kept.trust, kept.aud, head, [entry.line.decode() for entry in keeps._coming.entries])
+    [payload] = await DataConverter.default.encode([carried])
+    assert 1_000_000 < len(payload.data) < 2_000_000
+
+
 async def test_it_goes_on_as_a_new_run_and_replays(authority: Authority, client: Client) -> None:
     authority.revoke(workflow="a")
     kept = Kept(
@@ -167,6 +203,38 @@ async def test_it_goes_on_as_a_new_run_and_replays(authority: Authority, client:
     await Replayer(workflows=[Control], workflow_runner=RUNNER).replay_workflow(history)
 
 
+def recorded(name: str) -> WorkflowHistory:
+    return WorkflowHistory.from_json(WORKFLOW_ID, (record_control.HISTORIES / f"{name}.json").read_text())
+
+
+def test_the_recorded_histories_have_pages_and_a_new_run() -> None:
+    first, second = recorded("first").events, recorded("second").events
+    for events in (first, second):
+        assert any(each.HasField("workflow_properties_modified_event_attributes") for each in events)
+        assert any(each.HasField("workflow_execution_update_completed_event_attributes") for each in events)
+    assert first[-1].HasField("workflow_execution_continued_as_new_event_attributes")
+
+
+@pytest.mark.parametrize("name", ["first", "second"])
+async def test_a_control_workflow_that_runs_goes_on_under_this_version(name: str) -> None:
+    await Replayer(workflows=[Control], workflow_runner=RUNNER).replay_workflow(recorded(name))
+
+
+async def test_a_version_that_takes_pages_in_another_way_does_not_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without this, the recorded histories would prove nothing."""
+    checked = Control._checked
+
+    def refuses_lifts(keeps: Control, page: Published) -> Feed:
+        feed = checked(keeps, page)
+        if any(entry.lifts for entry in feed.entries):
+            raise ApplicationError("no lifts")
+        return feed
+
+    monkeypatch.setattr(Control, "_checked", refuses_lifts)
+    with pytest.raises(Exception, match=r"(?i)nondeterminism|non-?determin"):
+        await Replayer(workflows=[Control], workflow_runner=RUNNER).replay_workflow(recorded("first"))
+
+
 async def test_a_workflow_of_somebody_elses_is_replaced(authority: Authority, client: Client, tmp_path: Any) -> None:
     (tmp_path / "other").mkdir()
     other = Authority(tmp_path / "other")
@@ -179,6 +247,55 @@ async def test_a_workflow_of_somebody_elses_is_replaced(authority: Authority, cl
     async with publishing(authority, client):
         page = await asyncio.to_thread(source_in(client).fetch, 0, 0.0)
         assert [entry.workflow for entry in page.entries] == ["ours"]
+
+
+@workflow_of.defn(name="ExequaturControl")
+class Nonsense:
+    """Answers, and nothing that is a feed."""
+
+    @workflow_of.run
+    async def run(self, kept: Any) -> None:
+        await workflow_of.wait_condition(lambda: False)
+
+    @workflow_of.update(name=PUBLISH)
+    async def publish(self, page: Any) -> Any:
+        return {"version": "many"}
+
+    @workflow_of.query(name=ENTRIES)
+    def entries(self, after: int) -> Any:
+        return ["no", "feed"]
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["that answers nonsense", "that does not answer"])
+async def test_a_workflow_of_another_kind_is_replaced(
+    authority: Authority, client: Client, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    monkeypatch.setattr("exequatur.control.publishing._RPC", timedelta(seconds=0.5))
+    authority.revoke(workflow="ours")
+    queue = unique("other")
+    await client.start_workflow("ExequaturControl", None, id=WORKFLOW_ID, task_queue=queue)
+    async with AsyncExitStack() as stack:
+        if answers:
+            other = Worker(client, task_queue=queue, workflows=[Nonsense], workflow_runner=UnsandboxedWorkflowRunner())
+            await stack.enter_async_context(other)
+        async with publishing(authority, client) as publisher:
+            assert publisher.problem is None
+            page = await asyncio.to_thread(source_in(client).fetch, 0, 0.0)
+            assert [entry.workflow for entry in page.entries] == ["ours"]
+
+
+async def test_a_feed_signed_with_a_new_key_goes_on(
+    authority: Authority, client: Client, follow: Callable[..., FollowedRevocations]
+) -> None:
+    authority.revoke(workflow="a")
+    async with publishing(authority, client) as publisher:
+        authority.key = SigningKey.generate()
+        authority.anchor(authority.key)
+        authority.revoke(workflow="b")
+        worker = follow(source_in(client))
+        worker.tend()
+        await eventually(lambda: worker.version == 2)
+        await eventually(lambda: publisher.problem is None)
 
 
 async def test_two_that_publish_the_same_feed_do_not_disturb_each_other(

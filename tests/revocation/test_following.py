@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -223,6 +225,24 @@ def test_a_source_that_breaks_is_a_problem_and_not_an_exception(worker: Followed
     script.next = RuntimeError("a bug")
     worker.refresh()
     assert "could not be followed" in (worker.problem or "")
+
+
+async def test_a_folder_that_does_not_answer_holds_up_no_event_loop(
+    worker: FollowedRevocations, script: Script
+) -> None:
+    answers = threading.Event()
+    page = script.next
+    script.fetch = lambda after, wait: answers.wait(10) and page  # type: ignore[method-assign, assignment]
+    thread = threading.Thread(target=worker.tend)
+    thread.start()
+    threading.Timer(1.0, answers.set).start()
+    looking = asyncio.ensure_future(worker.look())
+    await asyncio.sleep(0.05)
+    went_on = not answers.is_set()
+    answers.set()
+    await looking
+    await asyncio.to_thread(thread.join)
+    assert went_on
 
 
 @pytest.mark.rule("RV6")

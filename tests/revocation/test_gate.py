@@ -22,7 +22,8 @@ from exequatur.identity.workload import CredentialOrder
 from exequatur.revocation.following import FollowedRevocations
 from exequatur.statements.keys import SigningKey
 from tests.gate.conftest import BOT, Stage, deeds, failure_of, happened
-from tests.gate.single import OneActivity, eventually, start_one
+from tests.gate.single import OneActivity, eventually, grant_of, start_one
+from tests.integrity.test_gate import guarded
 
 SOON = {"unavailable_wait": "200ms", "unavailable_retry_delay": "200ms"}
 
@@ -96,6 +97,45 @@ async def test_a_worker_that_is_revoked_ends_what_runs_and_begins_nothing(stage:
             s.plugin.lift(entry, reason="it is ours again")
             later = await start_one(s, quick)
             assert await later.result() == "done"
+
+
+@pytest.mark.rule("U8")
+async def test_workers_of_a_revoked_code_end_what_runs_and_begin_nothing(stage: Callable[..., Any]) -> None:
+    s = await stage(**SOON)
+    async with s.worker([OneActivity], BODIES):
+        await guarded(s)
+        handles = await running(s, sleeps, beats)
+        s.plugin.revoke(code="A" * 43, reason="it has a hole")
+        for handle in handles:
+            failure = await failure_of(handle)
+            assert failure.type == "AuthorizationRevoked"
+            assert "it has a hole" in failure.message
+        assert "it has a hole" in (s.plugin.gate.unavailable() or "")
+
+
+@pytest.mark.rule("A5")
+@pytest.mark.parametrize("what", ["grant", "principal", "workflow", "activity", "everything"])
+async def test_what_is_revoked_ends_whether_or_not_it_heartbeats(stage: Callable[..., Any], what: str) -> None:
+    s = await stage()
+    async with s.worker([OneActivity], BODIES):
+        for body in (sleeps, beats):
+            [handle] = await running(s, body)
+            [others] = await running(s, in_thread)
+            named = {
+                "grant": (await grant_of(handle)).jti,
+                "principal": str(BOT),
+                "workflow": handle.id,
+                "activity": body.__name__,
+                "everything": True,
+            }
+            entry = s.plugin.revoke(**{what: named[what]}, reason="stop that")
+            failure = await failure_of(handle)
+            assert (failure.type, "stop that" in failure.message) == ("AuthorizationRevoked", True)
+            if what in ("principal", "everything"):
+                assert (await failure_of(others)).type == "AuthorizationRevoked"
+            else:
+                assert others.id in {each.attempt.info.workflow_id for each in s.plugin.gate.running}
+            s.plugin.lift(entry, reason="go on")
 
 
 async def test_other_workers_keys_and_bundles_are_no_matter(stage: Callable[..., Any]) -> None:

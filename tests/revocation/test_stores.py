@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import resource
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
-from threading import Thread
+from typing import Any
 
 import pytest
 from sqlalchemy import delete, update
@@ -16,14 +21,19 @@ from exequatur.authority.state import open_state
 from exequatur.errors import ConfigurationError, EvidenceError, ExequaturError, RevocationFeedError
 from exequatur.revocation.database import DatabaseStore
 from exequatur.revocation.database import entries as table
-from exequatur.revocation.entry import revocation
+from exequatur.revocation.entry import Revocation, read_entry, revocation
 from exequatur.revocation.feed import Feed
+from exequatur.revocation.following import FollowedRevocations
+from exequatur.revocation.publishing import KEEP_EVERY
 from exequatur.revocation.revocations import OwnRevocations
 from exequatur.revocation.store import FolderStore, RevocationStore
 from exequatur.settings import Settings
 from exequatur.statements.keys import SigningKey
+from exequatur.statements.models import RevocationHead
+from exequatur.statements.trust import Anchor
+from tests.gate.single import OneActivity
 from tests.lineage.postgres import Postgres
-from tests.revocation.conftest import Authority, entries
+from tests.revocation.conftest import ISS, Authority, entries
 
 
 @pytest.fixture
@@ -63,7 +73,7 @@ def test_those_who_add_at_the_same_time_lose_nothing(store: RevocationStore) -> 
         for number in range(5):
             store.add(revocation(workflow=f"{name}{number}", reason="stop"))
 
-    threads = [Thread(target=adds, args=(name,)) for name in "abc"]
+    threads = [threading.Thread(target=adds, args=(name,)) for name in "abc"]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -128,6 +138,45 @@ def test_authorities_that_share_postgresql_share_their_feed(tmp_path: Path, post
             each._store.close()
 
 
+async def test_a_plugin_lets_go_of_the_shared_feed_with_its_last_worker_and_takes_it_up_again(
+    stage: Callable[..., Any], postgres: Postgres
+) -> None:
+    with postgres.database() as shared:
+        s = await stage(shared_state=shared)
+        store = s.plugin.gate.revocations._store
+        assert isinstance(store, DatabaseStore)
+        for number in (1, 2):
+            async with s.worker([OneActivity], []):
+                assert s.plugin.revoke(workflow="w", reason="stop") == number
+                assert store._engine.pool.checkedin()  # type: ignore[attr-defined]
+            assert not store._engine.pool.checkedin()  # type: ignore[attr-defined]
+        assert s.plugin.revoke(workflow="w", reason="without a worker") == 3
+        store.close()
+
+
+def test_a_feed_that_nobody_uses_any_more_holds_no_connection(url: str) -> None:
+    store = DatabaseStore.open(url)
+    store.add(entries("a")[0])
+    pool = store._engine.pool
+    assert pool.checkedin()  # type: ignore[attr-defined]
+    del store
+    gc.collect()
+    assert not pool.checkedin()  # type: ignore[attr-defined]
+
+
+def test_a_forked_child_uses_none_of_its_parents_connections(database: DatabaseStore) -> None:
+    database.add(entries("a")[0])
+    child = os.fork()
+    if not child:
+        try:
+            inherited = database._engine.pool.checkedin()  # type: ignore[attr-defined]
+            os._exit(0 if not inherited and database.add(entries("b")[0]) == 2 else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert database.add(entries("c")[0]) == 3
+
+
 def test_a_database_that_is_away_is_a_problem_and_nothing_is_revoked(tmp_path: Path) -> None:
     with pytest.raises(EvidenceError):
         DatabaseStore.open("postgresql://nobody@127.0.0.1:1/none?sslmode=disable")
@@ -143,6 +192,76 @@ def test_half_a_line_was_never_acknowledged(tmp_path: Path) -> None:
     assert store.read(Feed()).version == 1
     assert store.add(entries("c")[0]) == 2
     assert [entry.reason for entry in FolderStore(tmp_path).read(Feed()).entries] == ["a", "c"]
+
+
+@pytest.mark.rule("RS1")
+def test_an_entry_that_the_disk_took_only_in_part_is_not_acknowledged(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    store.add(entries("a")[0])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (store.path.stat().st_size + 10, limits[1]))  # as on a full disk
+    try:
+        with pytest.raises(ExequaturError, match="was not written"):
+            store.add(entries("b")[0])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert store.read(Feed()).version == 1
+    assert store.add(entries("c")[0]) == 2
+
+
+def test_a_long_feed_is_read_once(store: RevocationStore, tmp_path: Path) -> None:
+    """Looking again, and adding, costs what is new."""
+    many = Feed().extended(revocation(workflow=f"w{number}", reason="stop") for number in range(2000))
+    if isinstance(store, DatabaseStore):
+        assert store._insert(Feed(), many.entries)
+    else:
+        (tmp_path / "revocations").write_bytes(b"".join(entry.line + b"\n" for entry in many.entries))
+    own = OwnRevocations(store)
+    assert own.version == 2000
+    parsed = []
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("store", "database"):
+            read = partial(_counted, parsed)
+            patch.setattr(f"exequatur.revocation.{module}.read_entry", read)
+        own.tend()
+        assert own.add(entries("x")[0]) == 2001
+        own.tend()
+    assert len(parsed) <= 2
+    assert own.find({"workflow": "w1777"})
+    assert own.feed.entries[:2000] == many.entries
+
+
+def _counted(parsed: list[object], data: bytes) -> Revocation:
+    parsed.append(data)
+    return read_entry(data)
+
+
+def test_a_feed_that_was_rolled_back_is_not_added_to(authority: Authority) -> None:
+    """Another entry in the place of a lost one would be a second feed of the same authority."""
+    for name in "ab":
+        authority.revoke(workflow=name)
+    path = authority.folder / "revocations"
+    lines = path.read_bytes()
+    path.write_bytes(lines.splitlines(keepends=True)[0])
+    again = Authority(authority.folder, authority.key)
+    with pytest.raises(RevocationFeedError, match="Nothing was revoked"):
+        again.own.add(entries("c")[0])
+    path.write_bytes(lines)
+    assert again.own.add(entries("c")[0]) == 3
+
+
+def test_an_entry_that_is_on_disk_is_not_said_to_be_missing(authority: Authority) -> None:
+    store = authority.own._store
+    added = store.add
+
+    def spoiled(entry: Revocation) -> int:
+        version = added(entry)
+        (authority.folder / "revocations.head").write_text("nonsense")
+        return version
+
+    store.add = spoiled  # type: ignore[method-assign]
+    with pytest.raises(RevocationFeedError, match=r"It was revoked \(entry 1\), but"):
+        authority.own.add(entries("a")[0])
 
 
 def _huge(path: Path) -> None:
@@ -216,6 +335,34 @@ def test_a_slower_process_does_not_put_an_older_head_back(authority: Authority) 
     assert held.claims.version == 1
 
 
+@pytest.mark.rule("RH3")
+def test_a_head_that_was_signed_by_a_wrong_clock_is_replaced_when_the_clock_is_right(
+    authority: Authority, follow: Callable[..., FollowedRevocations]
+) -> None:
+    authority.clock.off = 86_400
+    authority.revoke(workflow="a")
+    authority.clock.off = 0
+    worker = follow()
+    assert "in the future" in (worker.problem or "")
+    authority.own.tend()
+    worker.tend()
+    assert (worker.version, worker.doubt()) == (1, None)
+
+
+@pytest.mark.rule("RH4")
+def test_a_clock_from_before_the_key_leaves_no_head_that_cannot_be_believed(authority: Authority) -> None:
+    key = SigningKey.generate()
+    authority.trust.add(Anchor(kid=key.kid, x=key.x, typ=(RevocationHead.typ,), iss=ISS, nbf=time.time() - 60))
+    authority.key = key
+    authority.clock.off = -3600
+    with pytest.raises(RevocationFeedError, match="Is the clock right"):
+        authority.publisher.keep()
+    authority.clock.off = 0
+    authority.own.tend()
+    assert authority.own.doubt() is None
+    assert authority.revoke(workflow="a") == 1
+
+
 @pytest.mark.rule("RP1")
 def test_no_head_is_signed_while_the_feed_cannot_be_read(authority: Authority) -> None:
     authority.revoke(workflow="a")
@@ -225,6 +372,52 @@ def test_no_head_is_signed_while_the_feed_cannot_be_read(authority: Authority) -
         authority.publisher.head()
     with pytest.raises(RevocationFeedError):
         authority.publisher.page(0)
+
+
+def test_a_key_service_that_hangs_keeps_no_revocation_from_this_process(authority: Authority) -> None:
+    answers = threading.Event()
+    threading.Timer(2.0, answers.set).start()
+
+    class Hangs:
+        kid, x = authority.key.kid, authority.key.x
+
+        def sign(self, data: bytes) -> bytes:
+            answers.wait(10)
+            return authority.key.sign(data)
+
+    authority.publisher._signer = Hangs
+    authority.own.tend()
+    FolderStore(authority.folder).add(entries("a")[0])
+    authority.own.tend()
+    assert authority.own.find({"workflow": "a"})
+    assert not answers.is_set()
+    answers.set()
+    until = time.monotonic() + 10
+    while (held := authority.publisher._file.read()) is None or held.claims.version != 1:
+        assert time.monotonic() < until
+        authority.own.tend()
+
+
+def test_a_head_is_signed_no_more_often_than_it_is_needed(authority: Authority) -> None:
+    signed: list[bytes] = []
+    key = authority.key
+
+    class Counts:
+        kid, x = key.kid, key.x
+
+        def sign(self, data: bytes) -> bytes:
+            signed.append(data)
+            return key.sign(data)
+
+    authority.revoke(workflow="a")
+    twin = Authority(authority.folder, key, authority.clock)
+    twin.publisher._signer = Counts
+    authority.clock.off = KEEP_EVERY - 1
+    twin.publisher.keep()
+    assert not signed
+    authority.clock.off = KEEP_EVERY + 1
+    twin.publisher.keep()
+    assert len(signed) == 1
 
 
 @pytest.mark.rule("RP2")

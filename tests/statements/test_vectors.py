@@ -1,8 +1,12 @@
 """Test vectors from the RFCs, and from the same sources the bytes that must never change."""
 
+import contextlib
+import hashlib
+
 import pytest
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from exequatur.statements.encoding import compact_json, digest, from_base64url, strict_json, to_base64url
@@ -41,6 +45,45 @@ def test_the_signature_is_that_of_rfc_8037(key: SigningKey) -> None:
     assert to_base64url(key.sign(SIGNING_INPUT.encode())) == SIGNATURE
     assert verify_signature(X, from_base64url(SIGNATURE), SIGNING_INPUT.encode())
     assert not verify_signature(X, from_base64url(SIGNATURE), SIGNING_INPUT.encode() + b"x")
+
+
+SMALL = (
+    *("00" * 32, "01" + "00" * 31, "00" * 31 + "80"),
+    *("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05", "ec" + "ff" * 30 + "7f", "ee" + "ff" * 31),
+)
+"""Points of small order, as "Taming the many EdDSAs" (Chalkias and others, 2020) lists them."""
+
+
+@pytest.mark.rule("V7")
+def test_no_key_of_small_order_signs_anything() -> None:
+    taken = 0
+    for x in map(bytes.fromhex, SMALL):
+        for first in map(bytes.fromhex, SMALL):
+            for number in range(16):
+                signature, data = first + bytes(32), b"%d" % number
+                assert not verify_signature(to_base64url(x), signature, data)
+                with contextlib.suppress(InvalidSignature, ValueError):
+                    Ed25519PublicKey.from_public_bytes(x).verify(signature, data)
+                    taken += 1
+    assert taken > 10  # by a library that is not asked for more
+    # The neutral element as a key: the base point, and 1, are a signature of everything.
+    neutral, base = bytes.fromhex("01" + "00" * 31), bytes.fromhex("58" + "66" * 31)
+    signature = base + (1).to_bytes(32, "little")
+    Ed25519PublicKey.from_public_bytes(neutral).verify(signature, b"anything")
+    assert not verify_signature(to_base64url(neutral), signature, b"anything")
+
+
+@pytest.mark.rule("V7")
+def test_a_signature_that_begins_with_a_point_of_small_order_is_refused() -> None:
+    # Who has the private key can make one: r = 0, so R is the neutral element and S = h a.
+    private = hashlib.sha512(from_base64url(D)).digest()[:32]
+    a = int.from_bytes(private, "little") & ((1 << 254) - 8) | 1 << 254
+    order = 2**252 + 27742317777372353535851937790883648493
+    neutral, data = bytes.fromhex("01" + "00" * 31), b"data"
+    h = int.from_bytes(hashlib.sha512(neutral + from_base64url(X) + data).digest(), "little")
+    signature = neutral + (h * a % order).to_bytes(32, "little")
+    Ed25519PublicKey.from_public_bytes(from_base64url(X)).verify(signature, data)
+    assert not verify_signature(X, signature, data)
 
 
 def test_a_key_survives_being_written_and_read(key: SigningKey) -> None:

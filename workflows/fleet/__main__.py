@@ -57,6 +57,8 @@ async def tell(fleet: Fleet, terminal: Terminal, scenes: Sequence[Scene]) -> int
         ("step", "expected", "what happened"),
         [((scene.title, scene.expected, outcome.happened), outcome.ok) for scene, outcome in rows],
     )
+    terminal.plain(f"histories  {fleet.folder / 'histories'}")
+    terminal.plain(f"logs       {fleet.folder / 'logs'}")
     failed = [f"{scene.title}: {outcome.happened}" for scene, outcome in rows if not outcome.ok]
     for line in failed:
         terminal.say(line)

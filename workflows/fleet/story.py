@@ -78,7 +78,8 @@ async def tokens_that_are_good_for_nothing(stage: Stage) -> Outcome:
 async def the_authority_is_killed(stage: Stage) -> Outcome:
     stage.say(
         f"{_LOAD} runs start, {_EVERY} s apart. Each pays three small refunds, and then tries 9000.00. In the middle "
-        "of it the authority is killed, and started again."
+        "of it the authority is killed, and started again. What runs goes on; who wants to start meanwhile is told to "
+        "try again later."
     )
     before = len(stage.refunds())
     client = _load(stage, "outage")
@@ -166,6 +167,8 @@ async def an_audit(stage: Stage) -> Outcome:
         # The last records are shipped within seconds.
         if not others or time.monotonic() - begun > _SHIPPED:
             break
+    activities = sum(len(run["activities"]) for run in runs)
+    stage.fact(f"{activities} activities: each was asked for by its run and decided with policies")
     for run in others:
         stage.fact(f"{run['workflow_id']}: {run['verdict']}: {', '.join(sorted(_codes(run)))}")
     return Outcome(f"{len(runs) - len(others)} of {len(files)} runs verified", not others and len(runs) == len(files))

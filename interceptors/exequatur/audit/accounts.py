@@ -187,7 +187,9 @@ class Accounts:
                 bundle = None
                 wrong("evidence-invalid", str(error))
             check_measured(decision, proof, self._evidence.integrity, self._start.credentials, wrong)
-            check_counted(decision, proof, bundle, self._bundles.reader, self._first_run(decision, proof), wrong)
+            reader, first_run = self._bundles.reader, self._first_run(decision, proof)
+            if check_counted(decision, proof, bundle, reader, first_run, wrong):
+                self.counted["behavior-restarted"] += 1
             if bundle is None:
                 self.counted["bundle-missing"] += 1
             else:
@@ -217,6 +219,8 @@ class Accounts:
                 reason=claims.reason,
                 bundle=claims.bundle,
                 recomputed=False if contradicted else recomputed,
+                log=decision.record.log_id,
+                index=decision.record.index,
             )
         )
 
@@ -375,6 +379,12 @@ class Accounts:
             completed_by=receipt.claims.completed_by if receipt else None,
             restricted=_restricted(proof, self._recorded.get(id(proof), ())),
             proof=proven if receipt is not None else "journal" if decided else "none",  # type: ignore[arg-type]
+            task_queue=activity.task_queue or None,
+            arguments=proof.args,
+            request=proof.core.hash() if proof.core is not None else None,
+            receipt=receipt.digest if receipt else None,
+            rechecks=receipt.claims.rechecks if receipt else None,
+            closed_event=activity.ended.event_id if activity.ended is not None else None,
         )
 
 

@@ -5,6 +5,7 @@ without the server, the history or the store.
 
 Rules, numbered as the code marks them:
 
+W0  The proofs are of a known version, with exactly its members.
 W1  Credentials verify (C1), and every statement is signed with the key of one that gives its role (C2 to C7).
 W2  Grant and delegations verify (G1 to G3, D1 to D6).
 W3  Each event that is named is in the tree of the largest checkpoint, and each checkpoint in that of the next.
@@ -225,13 +226,13 @@ def verify_proofs(document: Any, notes: Sequence[str], seals: Iterable[str], tru
         trust: Whom the reader believes. What the document says of trust is not looked at.
 
     Raises:
-        EvidenceError: W1 to W8; the first that does not hold is named.
+        EvidenceError: W0 to W8; the first that does not hold is named.
     """
     try:
         proofs = Proofs.model_validate(_tuples(document))
     except ValidationError as error:
         field = ".".join(map(str, error.errors(include_input=False)[0]["loc"])) or "proofs"
-        raise EvidenceError(f"its proofs have a missing, unknown or ill-typed member: {field}") from None
+        raise _refused("W0", f"its proofs have a missing, unknown or ill-typed member: {field}") from None  # [W0]
     tokens = [*proofs.statements, *(part for text in seals for part in text.split("~"))]
     try:
         chain, count = _verify_statements(tokens, proofs, trust)
@@ -260,7 +261,7 @@ def _verify_statements(tokens: Sequence[str], proofs: Proofs, trust: AuditTrust)
         credentials.add(text)  # [W1]
     grants = by_type.pop(Grant.typ, [])
     if not grants:
-        raise EvidenceError("it holds no grant, and a run has one")
+        raise _refused("W2", "it holds no grant, and a run has one")  # [W2]
     chain = verify_chain(grants[0], by_type.get(Delegation.typ, ()), credentials, trust.anchors, aud=None)  # [W2]
     chains = _renewed(chain, grants[1:], trust)
     scope = Scope(chain.site, namespace=chain.namespace)
@@ -269,7 +270,7 @@ def _verify_statements(tokens: Sequence[str], proofs: Proofs, trust: AuditTrust)
     tokens_of: dict[str, list[Any]] = {}
     for typ, texts in by_type.items():
         if typ not in _ROLES:
-            raise EvidenceError(f"it holds a {typ}, which is no statement of this version")
+            raise _refused("W1", f"it holds a {typ}, which is no statement of this version")  # [W1]
         kind, role = _ROLES[typ]
         for text in texts:
             token: Token[Any] = parse(text, kind)
@@ -286,7 +287,7 @@ def _renewed(chain: Chain, grants: Sequence[str], trust: AuditTrust) -> dict[str
     for text in grants:
         before = chains.get(parse(text, Grant).claims.renews or "")
         if before is None:  # [W6]
-            raise EvidenceError("it holds a second grant, which renews nothing that the run stood on")
+            raise _refused("W6", "it holds a second grant, which renews nothing that the run stood on")
         renewed = verify_renewal(text, before, trust.anchors)  # [W6]
         chains[renewed.leaf.digest] = renewed
     return chains
@@ -304,12 +305,12 @@ def _verify_agreements(
     }
     for challenge in challenges.values():
         if challenge.claims.grant not in chains:  # [W7]
-            raise EvidenceError("it holds a challenge under another grant")
+            raise _refused("W7", "it holds a challenge under another grant")
     approvals = by_type.pop(Approval.typ, [])
     for text in approvals:
         asked = challenges.get(parse(text, Approval).claims.challenge)
         if asked is None:  # [W7]
-            raise EvidenceError("it holds an approval, and not the challenge that it is for")
+            raise _refused("W7", "it holds an approval, and not the challenge that it is for")
         verify_approval(text, asked, trust.anchors, aud=chain.grant.claims.aud)  # [W7]
     return len(challenges) + len(approvals)
 
@@ -318,11 +319,12 @@ def _check_belonging(claims: Mapping[str, Sequence[Any]], proofs: Proofs, chains
     """W4."""
     chain = next(iter(chains.values()))
     if not chain.authorization.is_for(proofs.workflow_id):  # [W4]
-        raise EvidenceError(f"its grant is for workflow {chain.authorization.workflow_id}, not {proofs.workflow_id}")
+        named = chain.authorization.workflow_id
+        raise _refused("W4", f"its grant is for workflow {named}, not {proofs.workflow_id}")
     own = (each for kind in (Request, Seal, Message, NexusCall) for each in claims.get(kind.typ, ()))
     for each in own:
         if each.workflow_id != proofs.workflow_id or each.grant not in chains:  # [W4]
-            raise EvidenceError(f"it holds a statement of workflow {each.workflow_id}, or under another grant")
+            raise _refused("W4", f"it holds a statement of workflow {each.workflow_id}, or under another grant")
     asked = {each.jti for each in claims.get(Request.typ, ())}
     for receipt in claims.get(Receipt.typ, ()):
         core = receipt.core
@@ -331,7 +333,7 @@ def _check_belonging(claims: Mapping[str, Sequence[Any]], proofs: Proofs, chains
         unbelieved = receipt.request is None and receipt.workflow_id == proofs.workflow_id
         told = core is not None and ours and receipt.request == core.hash()
         if not (unbelieved or told or receipt.request in asked):  # [W4]
-            raise EvidenceError("it holds a receipt for a request that it does not hold")
+            raise _refused("W4", "it holds a receipt for a request that it does not hold")
 
 
 def notary_of(note: str, trust: AuditTrust) -> VerifierKey | None:
@@ -357,7 +359,7 @@ def verify_note(note: str, trust: AuditTrust, *, demanding: bool = True) -> Chec
     """
     notary = notary_of(note, trust)
     if notary is None:
-        raise EvidenceError("a checkpoint is by a notary that the trust file does not name")
+        raise _refused("W5", "a checkpoint is by a notary that the trust file does not name")  # [W5]
     threshold = trust.threshold if demanding else 0
     return verify_checkpoint(note, notary=notary, witnesses=trust.witnesses, threshold=threshold).checkpoint
 
@@ -371,10 +373,10 @@ def _verify_checkpoints(proofs: Proofs, notes: Sequence[str], chain: Chain, trus
     for note in mine:
         head = verify_note(note, trust, demanding=claimed(note).size == largest_size)  # [W5]
         if heads.setdefault(head.size, head) != head:
-            raise EvidenceError(f"two checkpoints at {head.size} events contradict each other")
+            raise _refused("W3", f"two checkpoints at {head.size} events contradict each other")  # [W3]
     if not heads:
         if proofs.inclusion or proofs.consistency:
-            raise EvidenceError("it has proofs, and no checkpoint of this run that they could be for")
+            raise _refused("W3", "it has proofs, and no checkpoint of this run that they could be for")  # [W3]
         return set()
     try:
         largest = heads[max(heads)]
@@ -386,9 +388,13 @@ def _verify_checkpoints(proofs: Proofs, notes: Sequence[str], chain: Chain, trus
         for earlier, later in pairwise(sizes):  # [W3]
             proof = told.get((earlier, later))
             if proof is None:
-                raise EvidenceError(f"nothing proves that the checkpoint at {later} holds the one at {earlier}")
+                raise _refused("W3", f"nothing proves that the checkpoint at {later} holds the one at {earlier}")
             hashes = [from_base64url(text) for text in proof.hashes]
             verify_consistency(earlier, heads[earlier].root, later, heads[later].root, hashes)
     except (ValueError, ConfigurationError) as error:
-        raise EvidenceError(f"a proof cannot be read: {error}") from None
+        raise _refused("W3", f"a proof cannot be read: {error}") from None
     return set(heads)
+
+
+def _refused(rule: str, reason: str) -> EvidenceError:
+    return EvidenceError(f"{reason} [{rule}]")

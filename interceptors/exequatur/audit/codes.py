@@ -101,6 +101,7 @@ CODES: dict[str, Code] = {
     "integrity-unchecked": Code("unchecked", "The evidence lacks what a worker wrote down about its own code."),
     "behavior-contradicts": Code("violation", "Policies were told of other behaviour than the evidence adds up to."),
     "behavior-unchecked": Code("unchecked", "The evidence lacks what the behaviour that policies were told of is of."),
+    "behavior-restarted": Code("unproven", "What was done before was counted in another ledger, and not told."),
     "bundle-missing": Code("unchecked", "The policy bundle of a decision is not in the evidence."),
     "activity-missing": Code("violation", "The evidence tells of an activity that the history does not have."),
     "seal-missing": Code("unproven", "The evidence has no seal of a run that has closed."),

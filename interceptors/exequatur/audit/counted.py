@@ -3,9 +3,12 @@
 Rules, numbered as the code marks them:
 
 D8  What was told is what the events of the ledger before the attempt's own add up to, with the baseline that is named;
-    and the attempt's own event is about it.
+    and the attempt's own event is about it, and about no other.
 D9  Where an event before it or the baseline is not in the evidence, it could not be checked; where journals tell of
     different events in one place, that contradicts.
+D10  What takes back an event is about one that stands before it, and takes back no more and not twice; what ran is not
+    taken back.
+D11  Where a journal tells of another ledger before this one, what was counted there is not counted here.
 
 An event says what a worker wrote there. The costs of activities and how long they ran are its word.
 """
@@ -23,6 +26,7 @@ from pydantic import ValidationError
 from exequatur.audit.decisions import Wrong, moment_of
 from exequatur.audit.evidence import CountedPlace, Decision, EvidenceReader, facts_of
 from exequatur.audit.proofs import Proof
+from exequatur.audit.recompute import held_in
 from exequatur.audit.start import LEEWAY
 from exequatur.behavior.arguments import Features, features_of
 from exequatur.behavior.baseline import Baseline
@@ -50,6 +54,12 @@ class _Ledger:
     """The first place of which journals tell different events."""
     whole: int = 0
     """There is no gap before this place."""
+    taken_back: dict[int, int] = field(default_factory=dict)
+    """By the place of what was denied or voided, where that stands."""
+    false: set[int] = field(default_factory=set)
+    """Where an event says what came of another one, and cannot (D10)."""
+    named: dict[int, tuple[object, ...]] = field(default_factory=dict)
+    """The attempt that a decision puts in a place."""
 
     def add(self, position: int, event: Event) -> None:
         known = self.events.setdefault(position, event)
@@ -60,8 +70,24 @@ class _Ledger:
         for position, event in sorted(self.events.items()):
             for key in _keys(event):
                 self.places[key].append(position)
+            if event.kind != "asked":
+                self._end(position, event)
         while self.whole in self.events:
             self.whole += 1
+
+    def _end(self, position: int, event: Event) -> None:
+        """D10: what came of an attempt."""
+        about = -1 if event.of is None else event.of
+        asked = self.events.get(about)
+        if asked is None or about >= position:  # [D10]
+            self.false.add(position)
+            return
+        same = {"of": None, "kind": "asked", "took": 0, "before": asked.before, "shape": asked.shape}
+        changed = event.model_copy(update=same | {"cost": asked.cost})
+        if changed != asked or event.cost > asked.cost:  # [D10]
+            self.false.add(position)
+        if event.kind != "ended" and self.taken_back.setdefault(about, position) != position:  # [D10]
+            self.false.add(position)
 
     def before(self, position: int, event: Event) -> list[tuple[int, Event]]:
         """What stands before a place and can make a difference to what is asked there."""
@@ -79,6 +105,8 @@ class Ledgers:
     def __init__(self, records: Iterable[tuple[Record, bool]]) -> None:
         self._ledgers: dict[str, _Ledger] = defaultdict(_Ledger)
         self._baselines: dict[str, bytes] = {}
+        self._first: dict[str, dict[str, int]] = defaultdict(dict)
+        """Of each log, where it first tells of which ledger."""
         self.problem: str | None = None
         for count, (record, sound) in enumerate(records):
             if count >= MAX_EVENTS:
@@ -93,6 +121,8 @@ class Ledgers:
                 except (ValidationError, ValueError):
                     continue  # what it may have said is missing
                 self._ledgers[counted.ledger].add(counted.position, counted.event)
+                first = self._first[record.log_id]
+                first[counted.ledger] = min(record.index, first.get(counted.ledger, record.index))
         for ledger in self._ledgers.values():
             ledger.index()
 
@@ -107,6 +137,10 @@ class Ledgers:
     def ledger(self, name: str) -> _Ledger | None:
         return self._ledgers.get(name)
 
+    def restarted(self, name: str) -> bool:
+        """Whether this is not the ledger that a journal told of first (D11)."""
+        return any(name in first and first[name] > min(first.values()) for first in self._first.values())
+
 
 _read: WeakKeyDictionary[EvidenceReader, Ledgers] = WeakKeyDictionary()
 
@@ -120,8 +154,8 @@ def ledgers_of(reader: EvidenceReader) -> Ledgers:
 
 def check_counted(
     decision: Decision, proof: Proof, bundle: PolicyBundle | None, reader: EvidenceReader, first_run: str, wrong: Wrong
-) -> None:
-    """D8 and D9: what a decision was told of behaviour.
+) -> bool:
+    """D8 to D11: what a decision was told of behaviour.
 
     Args:
         decision: The record; its decision is Cedar's, not a rule's.
@@ -130,22 +164,28 @@ def check_counted(
         reader: Where the events are.
         first_run: First execution run id of the run, as what is signed says.
         wrong: Told what contradicts or could not be checked.
+
+    Returns:
+        Whether counting had begun anew (D11).
     """
-    claims = decision.claims
+    claims, ledgers = decision.claims, ledgers_of(reader)
     try:
         told = facts_of(claims)[1].get(FACT)
     except ValueError:
-        return  # said by check_about
+        return False  # said by check_about
     if told is None and claims.counted is None:
-        if bundle is not None and read_by(bundle, claims.activity_type):  # [D9]
+        held = held_in(claims, proof)
+        forbid = () if held is None else held.forbid
+        if bundle is not None and read_by(bundle, claims.activity_type, forbid):  # [D9]
             wrong("behavior-unchecked", "the policies read behaviour, and the record tells none")
-        return
+        return False
     if told is None or claims.counted is None:  # [D8]
         wrong("behavior-contradicts", "the record tells of behaviour and not where it was counted, or the other way")
-        return
-    code, problem = _checked(decision, claims.counted, told, proof, ledgers_of(reader), first_run)
+        return False
+    code, problem = _checked(decision, claims.counted, told, proof, ledgers, first_run)
     if problem is not None:
         wrong(code, problem)
+    return ledgers.restarted(claims.counted.ledger)
 
 
 def _checked(
@@ -164,8 +204,15 @@ def _checked(
     before = ledger.before(position, event)
     if (other := _other(decision, event, proof, first_run)) is not None:  # [D8]
         return contradicts, f"its event in ledger {place.ledger} is about another {other}"
-    if event.attempt == 1 and event.before != before_in(before, event.run):  # [D8]
+    if event.before != (before_in(before, event.run) if event.attempt == 1 else None):  # [D8]
         return contradicts, "its event names another activity before it than the ledger"
+    attempt = (decision.claims.run_id, proof.activity.activity_id, decision.claims.attempt, decision.claims.scheduled)
+    if ledger.named.setdefault(position, attempt) != attempt:  # [D8]
+        return contradicts, f"place {position} of ledger {place.ledger} is that of another attempt, too"
+    if false := next((each for each, _ in before if each in ledger.false), None):  # [D10]
+        return contradicts, f"event {false} of ledger {place.ledger} takes back what was not there to be taken back"
+    if position in ledger.taken_back and _ran(decision, proof):  # [D10]
+        return contradicts, f"it ran, and event {ledger.taken_back[position]} of ledger {place.ledger} takes it back"
     baseline = None if place.baseline is None else ledgers.baseline(place.baseline)
     if place.baseline is not None and baseline is None:  # [D9]
         return missing, f"the evidence lacks the baseline {place.baseline}"
@@ -194,6 +241,14 @@ def _other(decision: Decision, event: Event, proof: Proof, first_run: str) -> st
     if not proof.activity.local:
         expected["shape of arguments"] = (event.shape, _features(proof).shape)
     return next((name for name, (found, due) in expected.items() if found != due), None)
+
+
+def _ran(decision: Decision, proof: Proof) -> bool:
+    """Whether a receipt says that the attempt was allowed and completed."""
+    receipt, claims = proof.receipt, decision.claims
+    if receipt is None or (receipt.claims.run_id, receipt.claims.attempt) != (claims.run_id, claims.attempt):
+        return False
+    return claims.decision == "allow" and receipt.claims.outcome == "completed"
 
 
 def _features(proof: Proof) -> Features:

@@ -13,7 +13,7 @@ D4  The receipt that names its place says the same of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache, partial
 from typing import Any
@@ -30,7 +30,6 @@ from exequatur.identity.actors import acting_facts
 from exequatur.identity.principal import UNAUTHENTICATED
 from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.source import BundleSource
-from exequatur.revocation.entry import Revocation
 from exequatur.statements.encoding import digest
 from exequatur.statements.models import Approval, Receipt
 from exequatur.statements.verification import Chain
@@ -191,15 +190,13 @@ def check_standing(
             wrong("grant-expired", "it was allowed when the grant had not begun or had ended")
     subject = subject_then(decision, proof, chain)
     receipt = proof.receipt.claims if proof.receipt is not None and last else None
-    for known, vouched in revoked.certain(decision, receipt):
-        if known.entry.revokes(subject):  # [D2]
-            if vouched:
-                wrong("grant-revoked", f"it was allowed although it had been revoked: {known.entry.reason}")
-                return
-            wrong(
-                "evidence-unvouched",
-                "a journal says that it had been revoked, and no worker has signed for that journal",
-            )
+    for known, vouched in revoked.certain(decision, receipt, subject):
+        if vouched:  # [D2]
+            wrong("grant-revoked", f"it was allowed although it had been revoked: {known.entry.reason}")
+            return
+        wrong(
+            "evidence-unvouched", "a journal says that it had been revoked, and no worker has signed for that journal"
+        )
 
 
 def standing_of(decision: Decision, revoked: RevokedThen) -> tuple[Callable[[Approval], bool], ...]:
@@ -210,14 +207,14 @@ def standing_of(decision: Decision, revoked: RevokedThen) -> tuple[Callable[[App
         revoked: The feed, as logs knew it.
     """
     claims = decision.claims
-    certain = [known.entry for known, vouched in revoked.certain(decision, None) if vouched]
-    possible = [known.entry for known in revoked.possible(decision)]
 
-    def stands(told: Sequence[Revocation], approval: Approval) -> bool:
+    def stands(guessed: bool, approval: Approval) -> bool:
         about = {"workflow": claims.workflow_id or "", "activity": claims.activity_type, "principal": approval.sub}
-        return not any(each.revokes(about) for each in told)
+        if any(vouched for _, vouched in revoked.certain(decision, None, about)):
+            return False
+        return not guessed or next(revoked.possible(decision, about), None) is None
 
-    return tuple(partial(stands, told) for told in (certain, [*certain, *possible]))
+    return tuple(partial(stands, guessed) for guessed in (False, True))
 
 
 def moment_of(claims: DecisionRecord) -> float | None:

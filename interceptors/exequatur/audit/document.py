@@ -13,7 +13,9 @@ from exequatur.audit.report import (
     ActivityReport,
     AskedReport,
     Decided,
+    DelegationReport,
     Finding,
+    LinkReport,
     MessageReport,
     Report,
     Restricted,
@@ -52,7 +54,8 @@ def to_json(report: Report) -> str:
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of :func:`to_json`'s documents."""
     schema = Report.model_json_schema(mode="serialization")
-    told = (ActivityReport, Decided, Restricted, MessageReport, SentReport, AskedReport, Finding)
+    activities = (ActivityReport, Decided, Restricted, DelegationReport, LinkReport)
+    told = (*activities, MessageReport, SentReport, AskedReport, Finding)
     for model in (Report, RunReport, *told):
         _describe(schema if model is Report else schema["$defs"][model.__name__], model)
     for described in (schema, schema["$defs"]["RunReport"]):

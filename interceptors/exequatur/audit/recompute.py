@@ -70,7 +70,7 @@ def recompute(
     claims = decision.claims
     try:
         arguments, facts = facts_of(claims)
-        asked = _Asked(claims, bundle, principal_of(chain), workflow_id, _held(claims, proof), facts)
+        asked = _Asked(claims, bundle, principal_of(chain), workflow_id, held_in(claims, proof), facts)
         outside = outside_of(asked.held, claims.activity_type, facts)
         place = place_in(facts)
     except (ValueError, KeyError, TypeError, OverflowError) as error:
@@ -135,7 +135,7 @@ class _Asked:
         return verdict
 
 
-def _held(claims: DecisionRecord, proof: Proof) -> Held | None:
+def held_in(claims: DecisionRecord, proof: Proof) -> Held | None:
     """What the attempt was held to; of a local activity, what the record says."""
     return recorded(claims) if proof.authorized is None else proof.authorized.held
 

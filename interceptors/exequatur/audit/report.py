@@ -70,6 +70,8 @@ class Decided(Part):
         reason: Why not.
         bundle: Digest of the policy bundle.
         recomputed: Whether the same decision came out again; ``None`` when it was not tried.
+        log: Id of the journal that it stands in.
+        index: Its position there.
     """
 
     attempt: int
@@ -80,6 +82,8 @@ class Decided(Part):
     reason: str | None
     bundle: str
     recomputed: bool | None
+    log: str | None = None
+    index: int | None = None
 
 
 class Restricted(Part):
@@ -118,6 +122,12 @@ class ActivityReport(Part):
         restricted: What it was restricted to, if it was.
         proof: ``receipt`` (a valid one came with the result), ``denial`` (a signed one is in the failure), ``journal``
             (only the evidence shows it) or ``none``.
+        task_queue: Where it was to run.
+        arguments: Digest of its arguments, base64url; of a local activity as its worker has signed it.
+        request: ``jti`` of the request.
+        receipt: Digest of the receipt or denial that is in the history.
+        rechecks: How often it was decided again while it ran, says the receipt.
+        closed_event: Event id of its end.
     """
 
     event_id: int
@@ -135,6 +145,57 @@ class ActivityReport(Part):
     completed_by: str | None = None
     restricted: Restricted | None = None
     proof: Literal["receipt", "denial", "journal", "none"]
+    task_queue: str | None = None
+    arguments: str | None = None
+    request: str | None = None
+    receipt: str | None = None
+    rechecks: int | None = None
+    closed_event: int | None = None
+
+
+class DelegationReport(Part):
+    """One step by which a grant came to a run: a run handed on a part of what it held.
+
+    Args:
+        workflow_id: Of the run that it was handed to.
+        workflow_type: Its type.
+        by: The worker that signed it.
+        parent_run_id: The run that handed it on.
+        depth: How many steps from the grant, from 1.
+        until: When it ends, in seconds since 1970.
+        activities: Patterns of the activity types that it allows.
+    """
+
+    workflow_id: str
+    workflow_type: str
+    by: str
+    parent_run_id: str
+    depth: int
+    until: float
+    activities: tuple[str, ...]
+
+
+class LinkReport(Part):
+    """Another run that belongs to a run, as the history tells of it.
+
+    Args:
+        relation: ``parent``, ``child``, ``continues`` (that run went on as this one), ``continued by`` (this run went
+            on as that one) or ``reset of`` (the server began this one with that one's events).
+        workflow_id: Its workflow id.
+        run_id: Its run id; ``None`` where it was never started.
+        namespace: Where it is, where the history names it.
+        workflow_type: Its type, where the history names it.
+        event_id: Of the event that tells of it.
+        outcome: Of a child, how it ended, or ``open``.
+    """
+
+    relation: Literal["parent", "child", "continues", "continued by", "reset of"]
+    workflow_id: str
+    run_id: str | None = None
+    namespace: str | None = None
+    workflow_type: str | None = None
+    event_id: int
+    outcome: str | None = None
 
 
 class MessageReport(Part):
@@ -242,6 +303,10 @@ class RunReport(Part):
         sent: What it sent elsewhere, in the order of the history.
         asked: What was decided about its grant, its messages and itself, in the order of time.
         findings: In the order of the history.
+        actors: Who acts for the principal, the nearest first, as the grant says.
+        delegations: By which the grant came to this run, from the grant on.
+        links: Other runs that belong to it, in the order of the history.
+        checkpoint_sizes: How many events each checkpoint that counts covers, ascending.
     """
 
     workflow_id: str
@@ -264,6 +329,10 @@ class RunReport(Part):
     sent: tuple[SentReport, ...] = ()
     asked: tuple[AskedReport, ...] = ()
     findings: tuple[Finding, ...] = ()
+    actors: tuple[str, ...] = ()
+    delegations: tuple[DelegationReport, ...] = ()
+    links: tuple[LinkReport, ...] = ()
+    checkpoint_sizes: tuple[int, ...] = ()
 
     @property
     def verdict(self) -> Verdict:

@@ -17,6 +17,7 @@ from exequatur.audit.start import LEEWAY
 from exequatur.identity.actors import involved
 from exequatur.lineage.record import Record
 from exequatur.revocation.entry import Revocation, Subject
+from exequatur.revocation.feed import place_of, places_of
 from exequatur.statements.models import Receipt
 from exequatur.statements.verification import Chain
 
@@ -56,7 +57,8 @@ class RevokedThen:
         by_log: dict[str, list[tuple[Record, Revocation]]] = defaultdict(list)
         for record, entry in sorted(revocations, key=lambda each: each[0].index):
             by_log[record.log_id].append((record, entry))
-        self._known: list[Known] = []
+        self._known: dict[tuple[str, str], list[Known]] = defaultdict(list)
+        """As :func:`exequatur.revocation.feed.place_of` has them."""
         self._lifts: dict[tuple[int, bytes], list[Known]] = defaultdict(list)
         """By number and content of what they lift: two journals may be of two feeds."""
         for entries in by_log.values():
@@ -67,33 +69,38 @@ class RevokedThen:
                 feed[number - 1 : number] = [entry.line]
                 known = Known(record, entry, number)
                 if entry.lifts is None:
-                    self._known.append(known)
+                    self._known[place_of(entry)].append(known)
                 elif entry.lifts < number:
                     self._lifts[entry.lifts, feed[entry.lifts - 1]].append(known)
 
-    def certain(self, decision: Decision, receipt: Receipt | None) -> Iterator[tuple[Known, bool]]:
+    def certain(self, decision: Decision, receipt: Receipt | None, subject: Subject) -> Iterator[tuple[Known, bool]]:
         """Yield what the decision's worker had to know and go by, and whether its journal is vouched for.
 
         Args:
             decision: The record.
             receipt: Of the same attempt, if there is one.
+            subject: Whom it revokes.
         """
         at = decision.record.at
-        for known in self._known:
+        for known in self._about(subject):
             entry = known.entry
             if _precedes(known, decision) or entry.at + _behind(known, receipt) < at:
                 lifted = any(_precedes(each, decision) or each.entry.at <= at + MAX_BEHIND for each in self._of(known))
                 if not lifted and entry.stands(at):
                     yield known, known.record.log_id in self._vouched
 
-    def possible(self, decision: Decision) -> Iterator[Known]:
-        """Yield what the decision's worker may have known and gone by."""
+    def possible(self, decision: Decision, subject: Subject) -> Iterator[Known]:
+        """Yield what the decision's worker may have known and gone by, and that revokes a subject."""
         at = decision.record.at
-        for known in self._known:
+        for known in self._about(subject):
             entry = known.entry
             lifted = any(_precedes(each, decision) for each in self._of(known))
             if entry.at <= at + LEEWAY and entry.stands(at - LEEWAY) and not lifted:
                 yield known
+
+    def _about(self, subject: Subject) -> Iterator[Known]:
+        for place in places_of(subject):
+            yield from (known for known in self._known.get(place, ()) if known.entry.revokes(subject))
 
     def _of(self, known: Known) -> list[Known]:
         """What lifts an entry."""

@@ -40,6 +40,7 @@ def check_checkpoints(
     found: list[Finding] = []
     tree = None
     covered = count = 0
+    sizes: set[int] = set()
     bounded = False
     for note in signed:
         try:
@@ -71,6 +72,7 @@ def check_checkpoints(
             found.append(finding("checkpoint-invalid", f"The first {head.size} events are not those that were signed"))
             continue
         count, covered = count + 1, max(covered, head.size)
+        sizes.add(head.size)
         if len(cosigned) < trust.threshold:  # [K3]
             sentence = f"{len(cosigned)} witnesses have cosigned at {head.size} events; {trust.threshold} are demanded"
             found.append(finding("witnesses-missing", sentence))
@@ -90,7 +92,14 @@ def check_checkpoints(
     if whole and not bounded:
         unseen = "No witness has cosigned a checkpoint of this run: its times are as server and workers say"
         kept = [each.model_copy(update={"sentence": unseen}) if each.code == "time-unproven" else each for each in kept]
-    return report.model_copy(update={"findings": (*kept, *found), "checkpoints": count, "checkpointed_events": covered})
+    return report.model_copy(
+        update={
+            "findings": (*kept, *found),
+            "checkpoints": count,
+            "checkpointed_events": covered,
+            "checkpoint_sizes": tuple(sorted(sizes)),
+        }
+    )
 
 
 def with_checkpoints(

@@ -29,6 +29,7 @@ from exequatur.audit.decisions import Bundles
 from exequatur.audit.evidence import EvidenceReader, RunEvidence, evidence_of
 from exequatur.audit.handover import check_children, handed_seal, hands_on
 from exequatur.audit.history import RunHistory, check_events
+from exequatur.audit.links import actors_of, handed_down, links_of
 from exequatur.audit.proofs import Proof, Proofs, asked_by, received_by
 from exequatur.audit.report import Finding, RunReport, finding
 from exequatur.audit.standing import Standing
@@ -129,6 +130,9 @@ class _Audit:
             sent=self._traffic.sent,
             asked=self._traffic.asked,
             findings=tuple(sorted(self._findings, key=lambda each: each.event_id or 0)),
+            actors=actors_of(grant) if grant else (),
+            delegations=handed_down(start.chain) if start.chain else (),
+            links=tuple(links_of(history)),
         )
 
     def _unreadable(self, activities: Sequence[Activity]) -> RunReport:
@@ -147,6 +151,7 @@ class _Audit:
             events=len(history.events),
             activities=tuple(self._accounts.report(Proof(activity)) for activity in activities),
             findings=tuple(self._findings),
+            links=tuple(links_of(history)),
         )
 
     def _found(self, code: str, sentence: str, activity: Activity | None = None) -> None:
@@ -360,6 +365,8 @@ class _Audit:
             "authority-unrecorded": "For {n} grants, permits, renewals, approvals or signals, the evidence lacks the "
             "decision: an authority elsewhere keeps its own",
             "call-unrecorded": "For {n} Nexus calls, the evidence has no record of how their handler decided",
+            "behavior-restarted": "For {n} decisions, counting had begun anew in another ledger: what was done before "
+            "was not counted",
             "bundle-missing": "{n} decisions were made by policies that are not archived in the evidence",
             "evidence-missing": "The evidence lacks the journal records that {n} receipts name: a journal was lost, or "
             "not shipped; their decisions were not recomputed",

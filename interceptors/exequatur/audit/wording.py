@@ -6,11 +6,13 @@ one passes it through :func:`shown` first.
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from exequatur.audit.codes import CODES
 from exequatur.audit.report import (
@@ -24,6 +26,7 @@ from exequatur.audit.report import (
     Severity,
     Verdict,
 )
+from exequatur.statements.encoding import strict_json
 
 LONGEST = 2000
 """Characters of one string that are shown. No name or reason that a person reads is longer; JSON has all of it."""
@@ -268,3 +271,24 @@ def who(run: RunReport) -> str:
     if run.principal:
         return run.principal
     return "unknown" if run.governed else "nobody: it was started without a grant"
+
+
+def readable(arguments: str) -> str:
+    """Arguments without Cedar's notation for decimals, times and entities."""
+    try:
+        return json.dumps(_plain(strict_json(arguments)), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return arguments
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case {"__extn": {"fn": str(), "arg": str(text)}} if len(value) == 1:
+            return text
+        case {"__entity": {"type": str(kind), "id": str(name)}} if len(value) == 1:
+            return f'{kind}::"{name}"'
+        case dict():
+            return {name: _plain(each) for name, each in value.items()}
+        case list():
+            return [_plain(each) for each in value]
+    return value

@@ -27,6 +27,7 @@ _QUIET: Mapping[str, Any] = {
     "run": {"count": 0, "denials": 0, "seconds": 0, "cost": 0},
     "cost": 0,
     "cost_last_day": 0,
+    "seconds_last_day": 0,
     "new_transition": False,
     "new_arguments": False,
     "score": 0,

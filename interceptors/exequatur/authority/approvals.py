@@ -9,7 +9,8 @@ L2  It was not issued in the future of this clock.
 L3  Only who is in a group that is asked decides: by the parents that are vouched for and the entities of the policies
     in force, transitively. Whoever else tries is refused, and that is in the evidence.
 L4  Cedar strictly allows ``approval.approve`` or ``approval.reject``.
-L5  It allows ``approval.self`` besides, where people agree to what is asked on their own behalf.
+L5  It allows ``approval.self`` besides, where people agree to what is asked on their own behalf, or by themselves on
+    somebody else's: who decides, or acts for who decides, is the run's principal or acts for it.
 L6  The approval names the challenge and what it is about, the groups that the person is in, and no others. It counts
     for none of them longer than that group's ``ttl`` (O11).
 """
@@ -25,11 +26,12 @@ from exequatur.authority.state import State
 from exequatur.errors import StatementError
 from exequatur.failures import AuthorizationDenied, AuthorizationUnavailable
 from exequatur.gate.issuing import ApprovalOrder
+from exequatur.identity.actors import involved
 from exequatur.identity.principal import Principal
 from exequatur.policy.entities import Uid, uid_of
 from exequatur.policy.told import APPROVE_ACTION, REJECT_ACTION, SELF_ACTION
 from exequatur.statements.approvals import SKEW, verify_challenge
-from exequatur.statements.models import Approval, Needed
+from exequatur.statements.models import Approval, Needed, first_names
 from exequatur.statements.verification import audience
 
 MAX_REASON = 400
@@ -90,7 +92,8 @@ async def issue_approval(order: ApprovalOrder, asking: Asking, state: State, *, 
     fault = None if groups else f"nobody but {asked} is asked"  # L3
     what = f"{order.verdict} {claims.activity_type} of workflow {claims.workflow_id}"
     actions = [APPROVE_ACTION if order.verdict == "approve" else REJECT_ACTION]  # L4
-    if order.verdict == "approve" and str(principal) == claims.sub:
+    own = involved(str(principal), order.acting) & involved(claims.sub, claims.act)
+    if order.verdict == "approve" and own:
         actions.append(SELF_ACTION)  # [L5]
     policies: list[str] = []
     for action in actions:
@@ -126,7 +129,7 @@ async def issue_approval(order: ApprovalOrder, asking: Asking, state: State, *, 
             groups=groups,
             reason=order.reason,
             bundle=gate.policy.bundle.digest,
-            policies=tuple(dict.fromkeys(policies)),
+            policies=first_names(dict.fromkeys(policies)),
         )
         return (await state.sign("approval", approval, among=claims.keys)).text  # L6
     except ValueError as err:

@@ -62,7 +62,7 @@ class Asking:
         facts: Mapping[str, Any],
         *,
         what: str,
-        subject: Mapping[str, str] | None = None,
+        subject: Mapping[str, str | frozenset[str]] | None = None,
         record: Mapping[str, Any] | None = None,
         fault: str | None = None,
         acting: Actor | None = None,

@@ -72,6 +72,8 @@ from exequatur.statements.verification import Chain, Credentials, audience, chec
 _OF_GRANT = ("workflow_type", "workflow_id", "task_queue", "input", "reuse", "schedule")
 _OF_PERMIT = ("kind", "target", "name", "args", "run_id", "task_queue", "endpoint", "service")
 _OF_CREDENTIAL = ("roles", "namespaces", "task_queues", "activities")
+_LONGEST_REFUSAL = 32 * 1024
+"""Bytes. What is refused stands in logs and in histories, which have limits of their own."""
 _LONGEST_WAIT = 300.0
 """Seconds that the authority may have us wait before we ask again."""
 
@@ -474,7 +476,7 @@ def _written(make: Callable[[], T]) -> T:
 
 
 def _problem(answer: Answer) -> Problem | None:
-    if not answer.is_json:  # [N8]
+    if not answer.is_json or len(answer.body) > _LONGEST_REFUSAL:  # [N8]
         return None
     try:
         return Problem.model_validate_json(answer.body)

@@ -7,7 +7,8 @@ the code marks them (Z1 to Z5 are those of :mod:`exequatur.statements.renewal`, 
 Z8   Grant and delegations verify for this trust domain, cluster and namespace, and a worker with a credential asks in
      the name of the very run: its request stands on them.
 Z9   The leaf has ended, and the run's absolute lifetime has not.
-Z10  Neither grant, principal nor workflow is revoked (Q2), and Cedar strictly allows ``grant.renew`` (Q3).
+Z10  Neither grant, principal nor workflow is revoked (Q2), nor a key, worker or code that signed what came along: a
+     grant of a stolen key does not become one of another key. Cedar strictly allows ``grant.renew`` (Q3).
 Z11  What is signed is what the run will take (Z1 to Z5): the same, for as long as a grant lasts, and no longer than the
      lifetime.
 """
@@ -18,12 +19,13 @@ from exequatur.authority.asking import Asking
 from exequatur.authority.state import State
 from exequatur.errors import StatementError
 from exequatur.failures import AuthorizationDenied
+from exequatur.gate.backing import backed_by
 from exequatur.gate.issuing import RenewalOrder
 from exequatur.identity.principal import Principal
 from exequatur.policy.told import RENEW_ACTION
 from exequatur.settings import Settings
 from exequatur.statements.jws import Token, parse
-from exequatur.statements.models import Request
+from exequatur.statements.models import Request, first_names
 from exequatur.statements.renewal import verify_renewal
 from exequatur.statements.requests import split
 from exequatur.statements.verification import Chain, Credentials, Scope, audience, verify_chain
@@ -47,6 +49,7 @@ async def renew_grant(order: RenewalOrder, asking: Asking, state: State, setting
     """
     try:
         chain, request = _verified(order, state, settings)
+        backed = backed_by(order.tokens)
     except StatementError as err:
         raise AuthorizationDenied(f"What the run stands on cannot be renewed: {err}") from err
     root, held, claims = chain.grant.claims, chain.authorization, request.claims
@@ -72,7 +75,7 @@ async def renew_grant(order: RenewalOrder, asking: Asking, state: State, setting
             }
         },
         what=f"renew the grant of workflow {claims.workflow_id}",
-        subject={"grant": root.jti},
+        subject={"grant": root.jti, "key": backed.keys, "worker": backed.workers, "code": backed.code},
         acting=root.act,
         record={
             "grant": root.jti,
@@ -95,7 +98,7 @@ async def renew_grant(order: RenewalOrder, asking: Asking, state: State, setting
                     "start_by": issued,
                     "authorization_details": (held.model_copy(update={"child": True}) if chain.delegations else held,),
                     "bundle": asking.gate.policy.bundle.digest,
-                    "policies": tuple(ref.id for ref in verdict.policies),
+                    "policies": first_names(ref.id for ref in verdict.policies),
                     "renews": chain.leaf.digest,
                 }
             ),

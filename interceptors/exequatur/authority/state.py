@@ -1,10 +1,10 @@
-"""The state folder of an embedded authority: its keys, its trust anchors, revocations and evidence.
+"""The state folder of an authority: its keys, its trust anchors, revocations and evidence.
 
 Whoever can read this folder *is* the authority. So it and its key files are for their owner only, and a key file that
 others can read is refused instead of used.
 
 ==================  =============================================================
-``issuer``          the authority's name, made once; it begins with ``dev:``
+``issuer``          the authority's name, made once; it begins with ``dev:`` but for a service that knows its callers
 ``keys/ring.json``  which keys there are, if more than the next line's
 ``keys/*.pem``      one key each for grants, credentials, permits, approvals and the revocation feed (PKCS #8)
 ``trust.jwks``      the public keys that verify what they sign; only ever added to
@@ -154,11 +154,27 @@ def make_folder(path: Path) -> Path:
     return folder
 
 
-def read_issuer(path: Path) -> str:
-    """The authority's name; made when there is none."""
+def name_service(path: Path) -> None:
+    """Give a new state folder the name of a service, which does not run in the processes that it vouches for.
+
+    A folder that has a name keeps it.
+
+    Raises:
+        ConfigurationError: The folder cannot be used.
+    """
+    try:
+        make_folder(path)
+        with locked(path):
+            read_issuer(path, "authority")
+    except (OSError, UnicodeDecodeError) as err:
+        raise ConfigurationError(f"The state folder {path} cannot be used: {err}. Name another with state") from err
+
+
+def read_issuer(path: Path, kind: str = "dev") -> str:
+    """The authority's name; made when there is none, and begins with what kind of authority it is."""
     file = path / "issuer"
     if not file.exists():
-        write_whole(file, f"dev:{secrets.token_hex(8)}".encode())
+        write_whole(file, f"{kind}:{secrets.token_hex(8)}".encode())
     _owner_only(file)
     return file.read_bytes().decode().strip()
 

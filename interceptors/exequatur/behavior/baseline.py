@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError
 
@@ -34,8 +34,13 @@ MAX_VALUES = 32
 """Different texts of a field that is a choice; one with more is free."""
 MAX_SAMPLES = 20_000
 """Numbers of a field that its quartiles are taken from."""
+MAX_DIFFERENT = 2000
+"""Fields of an activity's arguments; where there are more, their names are data, and none of them is usual."""
 _NAMED = 5
 """Differences that are told."""
+
+Limit = Annotated[float, Field(allow_inf_nan=False)]
+"""JSON has no infinity."""
 
 
 class UsualField(Part):
@@ -53,8 +58,8 @@ class UsualField(Part):
     kinds: tuple[Kind, ...]
     always: bool
     values: tuple[str, ...] | None = None
-    least: float | None = None
-    most: float | None = None
+    least: Limit | None = None
+    most: Limit | None = None
 
 
 class UsualActivity(Part):
@@ -204,6 +209,8 @@ class Learner:
         self._runs = 0
         self._transitions: dict[str, dict[str, set[str]]] = {}
         self._activities: dict[str, tuple[int, dict[str, _Seen]]] = {}
+        self.left_out: set[str] = set()
+        """Activities of whose arguments nothing is learned, because their fields never are the same."""
 
     def add(self, workflow_type: str, ran: Sequence[Ran]) -> None:
         """Learn from one run.
@@ -217,7 +224,7 @@ class Learner:
         for before, activity in transitions_in(ran):
             after.setdefault(before, set()).add(activity)
         for each in ran:
-            if each.features is not None:
+            if each.features is not None and each.activity not in self.left_out:
                 self._learn(each.activity, each.features)
 
     def _learn(self, activity: str, features: Features) -> None:
@@ -225,6 +232,10 @@ class Learner:
         self._activities[activity] = (count + 1, fields)
         for path in dict.fromkeys(each.path for each in features.fields):
             fields.setdefault(path, _Seen()).count += 1
+        if len(fields) > MAX_DIFFERENT:
+            self.left_out.add(activity)
+            del self._activities[activity]
+            return
         for each in features.fields:
             seen = fields[each.path]
             seen.kinds.add(each.kind)
@@ -240,8 +251,12 @@ class Learner:
                     seen.numbers.append(each.value)
 
     def baseline(self) -> Baseline:
-        """What was learned."""
-        return Baseline(
+        """What was learned.
+
+        Raises:
+            ConfigurationError: It is more than can be read again.
+        """
+        found = Baseline(
             runs=self._runs,
             transitions={
                 name: {before: tuple(sorted(after)) for before, after in sorted(known.items())}
@@ -254,6 +269,11 @@ class Learner:
                 for name, (count, fields) in sorted(self._activities.items())
             },
         )
+        if len(found.text) > MAX_FILE:
+            raise ConfigurationError(
+                f"what was learned is more than {MAX_FILE >> 20} MiB; learn from runs of fewer workflow types"
+            )
+        return found
 
 
 def _usual(seen: _Seen, count: int) -> UsualField:

@@ -30,12 +30,13 @@ def tally(before: Iterable[tuple[int, Event]], asked: Event) -> Numbers:
         ``last_minute``, ``last_hour``, ``last_day``: how often this principal asked for this activity.
         ``denials_last_hour``: how often this principal was denied, whatever it asked for. ``novel``: it never ran this
         activity. ``workflow_last_hour``: how often anybody asked for this activity in workflows of this type.
-        ``run_*``: count, denials, milliseconds and cost of the run. ``cost_last_day``: cost of this principal.
+        ``run_*``: count, denials, milliseconds and cost of the run. ``cost_last_day``, ``took_last_day``: cost and
+        milliseconds of this principal.
         ``transition_seen``, ``shape_seen``: somebody ran this activity right after the same one in a workflow of this
         type, and with the same fields in its arguments.
     """
     counts = dict.fromkeys(("last_minute", "last_hour", "last_day", "denials_last_hour", "workflow_last_hour"), 0)
-    counts |= dict.fromkeys(("run_count", "run_denials", "run_took", "run_cost", "cost_last_day"), 0)
+    counts |= dict.fromkeys(("run_count", "run_denials", "run_took", "run_cost", "cost_last_day", "took_last_day"), 0)
     ran, followed, shaped = set[int](), set[int](), set[int]()
     for position, event in before:
         once = 1 if event.kind == "asked" else -1 if event.kind == "voided" else 0  # [T3]
@@ -49,6 +50,7 @@ def tally(before: Iterable[tuple[int, Event]], asked: Event) -> Numbers:
                 counts[name] += once * (age < window)  # [T2]
         counts["denials_last_hour"] += denied * (mine and age < HOUR)
         counts["cost_last_day"] += cost * (mine and age < DAY)
+        counts["took_last_day"] += event.took * (mine and age < DAY)
         counts["workflow_last_hour"] += once * (flow and age < HOUR)
         if event.run == asked.run:
             counts["run_count"] += once

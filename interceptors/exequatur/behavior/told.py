@@ -45,6 +45,7 @@ def told_of(event: Event, numbers: Numbers, features: Features, baseline: Baseli
         },
         "cost": event.cost,
         "cost_last_day": numbers.cost_last_day,
+        "seconds_last_day": numbers.took_last_day // 1000,
         "new_transition": not followed,
         "new_arguments": bool(unlike),
         "score": points,

@@ -46,12 +46,16 @@ def serve_authority(config: Path) -> None:
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"{error}; run: pip install 'exequatur[authority]'") from error
     from exequatur.assembly import embedded
+    from exequatur.authority.state import name_service
     from exequatur.identity.config import read_identity
     from exequatur.settings import Settings
 
     log_to_stderr()
     read = read_config(config)
     settings = Settings.load(**read.settings)
+    identity = read_identity(read.identity)
+    if not identity.believes_names:  # one for development keeps a name that says so
+        name_service(read.state)
     parts = embedded(read.state, read.policies, settings)
-    service = build(read, settings, parts.gate, parts.authority, read_identity(read.identity))
+    service = build(read, settings, parts.gate, parts.authority, identity)
     asyncio.run(serve(service, parts.serving, lambda url: click.echo(f"The authority serves {url}")))

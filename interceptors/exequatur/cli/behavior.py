@@ -53,6 +53,7 @@ def learn(
     Exit codes: 0 learned, 2 could not be done.
     """
     from exequatur.audit.codec import load_converter
+    from exequatur.audit.wording import shown
     from exequatur.behavior.baseline import Learner
     from exequatur.errors import ConfigurationError, EvidenceError
     from exequatur.files import write_whole
@@ -71,6 +72,8 @@ def learn(
         write_whole(output, found.text)
     except OSError as error:
         raise ConfigurationError(f"{output}: {error.strerror}; name a file in a folder that you can write") from error
+    for name in sorted(learning.learner.left_out):
+        click.echo(f"{shown(name, 60)}: its arguments have ever other fields; they are left out", err=True)
     click.echo(f"{learning.runs} runs, {learning.activities} activities, {len(found.activities)} activity types")
     click.echo(f"{output}: baseline {found.digest}")
 
@@ -132,7 +135,6 @@ def show(ledger: str, principal: str | None, since: float, as_json: bool) -> Non
 
     Exit codes: 0 shown, 2 could not be read.
     """
-    from exequatur.audit.sources import SQLITE
     from exequatur.audit.wording import shown
     from exequatur.errors import EvidenceError
     from exequatur.gate.counting import LEDGER
@@ -140,12 +142,8 @@ def show(ledger: str, principal: str | None, since: float, as_json: bool) -> Non
 
     path = Path(ledger)
     where = str(path / LEDGER) if path.is_dir() else ledger
-    if "://" not in where:
-        if not Path(where).is_file():
-            raise EvidenceError(f"{where}: there is no ledger; policies that read context.behavior make one")
-        with Path(where).open("rb") as stream:
-            if stream.read(len(SQLITE)) != SQLITE:  # an empty file would become one
-                raise EvidenceError(f"{where}: not a ledger; name a state folder, or what shared_state names")
+    if "://" not in where and not Path(where).is_file():
+        raise EvidenceError(f"{where}: there is no ledger; policies that read context.behavior make one")
     with Ledger.open(where, create=False) as opened:
         rows = _rows(opened.events(), principal, since * 3600)
     if as_json:

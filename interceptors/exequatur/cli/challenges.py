@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from exequatur.approvals import Listing, OpenChallenge
-from exequatur.audit.wording import count, moment, shown, span
+from exequatur.audit.wording import count, moment, readable, shown, span
 from exequatur.policy.approval import Approval as Wanted
-from exequatur.statements.encoding import strict_json
 from exequatur.statements.models import Approval, Needed
 
 SHORT = 12
@@ -36,7 +34,7 @@ def listed(listing: Listing, now: float) -> Iterator[str]:
         yield f"{_INDENT}asked: {progress(each, now)}; ends in {span(claims.exp - now)}"
         yield f"{_INDENT}why: {_why(each)}"
         if claims.arguments is not None:
-            yield f"{_INDENT}arguments: {shown(_readable(claims.arguments), _CUT)}"
+            yield f"{_INDENT}arguments: {shown(readable(claims.arguments), _CUT)}"
     if not listing.challenges:
         yield "Nobody is asked for anything."
 
@@ -61,7 +59,7 @@ def told(each: OpenChallenge, now: float) -> Iterator[str]:
     yield _line("activity", shown(claims.activity_type))
     arguments = "not told, because they are too long; see the workflow's history"
     if claims.arguments is not None:
-        arguments = shown(_readable(claims.arguments), 2 * len(claims.arguments))
+        arguments = shown(readable(claims.arguments), 2 * len(claims.arguments))
     yield _line("arguments", arguments)
     yield _line("on behalf of", shown(claims.sub))
     yield _line(
@@ -141,27 +139,6 @@ def document(each: OpenChallenge, now: float) -> dict[str, Any]:
 
 def _why(each: OpenChallenge) -> str:
     return shown(each.claims.reason or f"forbidden by {', '.join(each.claims.policies) or 'a policy'}")
-
-
-def _readable(arguments: str) -> str:
-    """Arguments without Cedar's notation for decimals, times and entities."""
-    try:
-        return json.dumps(_plain(strict_json(arguments)), ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return arguments
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case {"__extn": {"fn": str(), "arg": str(text)}} if len(value) == 1:
-            return text
-        case {"__entity": {"type": str(kind), "id": str(name)}} if len(value) == 1:
-            return f'{kind}::"{name}"'
-        case dict():
-            return {name: _plain(each) for name, each in value.items()}
-        case list():
-            return [_plain(each) for each in value]
-    return value
 
 
 def _wanted(need: Needed) -> str:

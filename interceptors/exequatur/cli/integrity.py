@@ -73,8 +73,8 @@ def measure(
     """Measure what a worker is that runs here with this interpreter.
 
     Run it where the worker will run: the same image, the same working folder, the same interpreter and environment.
-    exequatur.toml and the variables EXEQUATUR_... are measured without being named. Of variables, digests of their
-    values are written; do not name one that holds a short secret, which could be guessed.
+    exequatur.toml and the variables EXEQUATUR_..., LD_PRELOAD and their like are measured without being named. Of
+    variables, digests of their values are written; do not name one that holds a short secret, which could be guessed.
 
     Exit codes: 0 measured, 1 an installed distribution is not what was published, 2 could not be measured.
     """
@@ -87,8 +87,8 @@ def measure(
         Sites,
         editable_sources,
         outermost,
+        own_variables,
         settings_files,
-        settings_variables,
         sources_of,
     )
     from exequatur.integrity.measure import measure as measured
@@ -102,7 +102,7 @@ def measure(
         [*sources_of(mine, sites), *editable_sources(sites), *(each.resolve() for each in sources)],
     )
     configuration = tuple({each.resolve() for each in files} | set(settings_files()))
-    plan = Plan(roots, configuration, tuple({*variables, *settings_variables()}), image, build)
+    plan = Plan(roots, configuration, tuple({*variables, *own_variables()}), image, build)
     found = measured(plan, Reader(), sites).measurement
     text = measurement_json(found)
     if output is None:
@@ -175,7 +175,7 @@ def verify(manifest: Path, keys: Path, modules: tuple[str, ...], image: str | No
     found = measured(Plan.of(believed.measurement, image), Reader())
     wrong = differences(believed.measurement, found.measurement)
     if modules:
-        loaded = Loaded(lambda path: path in found.reader.seen, lambda place: True)
+        loaded = Loaded(lambda path: path in found.reader.seen, lambda place: True, lambda path: False)
         only = {name: each for name, each in sys.modules.items() if name not in before}
         wrong += loaded.changes(found.reader, only)
     if as_json:

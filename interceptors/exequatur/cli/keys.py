@@ -222,11 +222,16 @@ def revoke(key: str, reason: str, yes: bool, state: Path, as_json: bool) -> None
     """
     from exequatur.authority.feed import own_store
     from exequatur.authority.rotation import revoke
+    from exequatur.authority.state import read_anchors
     from exequatur.revocation.entry import revocation
+    from exequatur.revocation.head import HEAD, HeadFile
+    from exequatur.revocation.revocations import OwnRevocations
     from exequatur.settings import Settings
 
     def revoked(found: RingKey) -> int:
-        return own_store(state, Settings.load()).add(revocation(key=found.kid, reason=reason))
+        head = HeadFile(state / HEAD, read_anchors(state))
+        own = OwnRevocations(own_store(state, Settings.load()), head=head)
+        return own.add(revocation(key=found.kid, reason=reason))
 
     found, version, after = revoke(state, key, revoked, last=yes)
     if as_json:

@@ -8,7 +8,12 @@ import logging
 from collections.abc import Callable
 from datetime import timedelta
 
-from temporalio.client import Client, WorkflowHandle, WorkflowQueryFailedError, WorkflowUpdateFailedError
+from temporalio.client import (
+    Client,
+    WorkflowHandle,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
@@ -102,20 +107,19 @@ class ControlPublisher:
     async def _publish_once(self, client: Client) -> None:
         try:
             await self._publish(client)
-        except (WorkflowUpdateFailedError, TimeoutError) as err:
-            why = err.cause if isinstance(err, WorkflowUpdateFailedError) else "it does not answer"
-            if await self._kept_by_another(client):
-                self._refused, self.problem = 0, None
-            else:
-                # It was begun with other anchors, or by somebody else: after a second refusal its place is taken.
-                self._refused += 1
-                self.problem = f"The control workflow refuses: {why}"
         except RPCError as err:
             if err.status is RPCStatusCode.NOT_FOUND:
                 self._there = 0
             self.problem = f"{client.namespace} cannot be reached: {err.message}"
         except ExequaturError as err:
             self.problem = f"Nothing can be published: {err}"
+        except Exception as err:  # a workflow of somebody else's may answer anything, or nothing
+            if await self._kept_by_another(client):
+                self._refused, self.problem = 0, None
+            else:
+                # It was begun with other anchors, or by somebody else: after a second refusal its place is taken.
+                self._refused += 1
+                self.problem = f"The control workflow refuses: {_why(err)}"
         else:
             self._refused, self.problem = 0, None
 
@@ -127,7 +131,10 @@ class ControlPublisher:
             more = page.more
             sent = Published(page.head, self._there, [entry.line.decode() for entry in page.entries], more)
             update = handle.execute_update(PUBLISH, sent, result_type=int, rpc_timeout=_RPC)
-            self._there = await asyncio.wait_for(update, _PATIENCE)
+            there = self._there + len(page.entries)
+            if await asyncio.wait_for(update, _PATIENCE) != there:
+                raise ValueError("it says that it has another version than it was given")
+            self._there = there
 
     async def _started(self, client: Client) -> WorkflowHandle[Control, None]:
         """The control workflow; begun when there is none, and begun anew when it keeps refusing."""
@@ -154,9 +161,17 @@ class ControlPublisher:
             told = await handle.query(ENTRIES, 2**53, result_type=Published, rpc_timeout=_RPC)
             head = parse(told.head, RevocationHead)
             self._trust.verify(head)
-        except (RPCError, WorkflowQueryFailedError, ExequaturError) as err:
+        except Exception as err:
             logger.info("The control workflow does not say which version it has: %s", err)
             return False
         self._there = head.claims.version
-        fresh = 0 <= self._revocations.clock() - head.claims.iat < self._every
+        fresh = abs(self._revocations.clock() - head.claims.iat) < 2 * self._every
         return fresh and head.claims.aud == self._aud and head.claims.version >= self._revocations.version
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, WorkflowUpdateFailedError):
+        return str(error.cause)
+    if isinstance(error, TimeoutError | WorkflowUpdateRPCTimeoutOrCancelledError):
+        return "it does not answer"
+    return str(error)

@@ -12,7 +12,7 @@ ENTRIES = "entries"
 MEMO = "exequatur-revocations"
 """The memo's field with the newest signed head, for those who follow."""
 MAX_FEED_BYTES = 1_500_000
-"""Of all entries. They go along when the workflow continues as new, and Temporal takes 2 MB of input."""
+"""Of all entries, as Temporal writes them. They go along when the workflow continues as new, with 2 MB of input."""
 
 
 @dataclass

@@ -13,12 +13,12 @@ CW3  All of it fits into the input of the next run.
 
 from __future__ import annotations
 
+import json
+
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError
 
 from exequatur.control.state import ENTRIES, MAX_FEED_BYTES, MEMO, PUBLISH, WORKFLOW_TYPE, Kept, Published
-from exequatur.errors import ExequaturError
-from exequatur.revocation.entry import read_entry
+from exequatur.revocation.entry import Revocation, read_entry
 from exequatur.revocation.feed import Feed, page_of
 from exequatur.statements.jws import parse
 from exequatur.statements.models import RevocationHead
@@ -55,16 +55,15 @@ class Control:
         Returns:
             The version that is known now; whoever publishes goes on from there.
         """
-        try:
-            self._take(page)
-        except (ExequaturError, ValueError) as err:
-            self._coming = self._feed
-            raise ApplicationError(str(err), type="FeedRefused", non_retryable=True) from err
-        return self._coming.version
+        self._coming = feed = self._checked(page)
+        if not page.more:
+            self._feed, self._head = feed, page.head
+            workflow.upsert_memo({MEMO: page.head})
+        return feed.version
 
     @publish.validator
     def _publishable(self, page: Published) -> None:
-        """Refuse before anything is written into the history."""
+        """Refuse before anything is written into the history, and right before the page is taken."""
         self._checked(page)
 
     @workflow.query(name=ENTRIES)
@@ -72,13 +71,6 @@ class Control:
         """The entries after a version, as many as fit, and the newest head."""
         found, more = page_of(self._feed, max(0, after))
         return Published(self._head, after, [entry.line.decode() for entry in found], more)
-
-    def _take(self, page: Published) -> None:
-        feed = self._checked(page)
-        self._coming = feed
-        if not page.more:
-            self._feed, self._head = feed, page.head
-            workflow.upsert_memo({MEMO: page.head})
 
     def _checked(self, page: Published) -> Feed:
         """The feed with the page's entries.
@@ -97,8 +89,13 @@ class Control:
         if page.after != coming.version:  # [CW2]
             raise ValueError(f"the feed has {self._feed.version} entries, and these follow {page.after}")
         feed = coming.extended(read_entry(line) for line in page.entries)
-        if sum(len(entry.line) for entry in feed.entries) > MAX_FEED_BYTES:  # [CW3]
+        if sum(map(_carried, feed.entries)) > MAX_FEED_BYTES:  # [CW3]
             raise ValueError(f"the feed has more than {MAX_FEED_BYTES} bytes; follow a folder or an authority instead")
         if not page.more and (feed.version, feed.link) != (token.claims.version, token.claims.head):  # [CW2]
             raise ValueError("the entries do not lead to the signed head")
         return feed
+
+
+def _carried(entry: Revocation) -> int:
+    """Bytes of an entry in the next run's input, where Temporal's JSON has quotes and other scripts escaped."""
+    return len(json.dumps(entry.line.decode())) + 1

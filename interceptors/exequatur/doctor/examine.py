@@ -9,7 +9,7 @@ from exequatur.doctor.finding import Finding, problem
 from exequatur.doctor.folders import examine_folders
 from exequatur.doctor.host import examine_converter
 from exequatur.doctor.manifest import examine_manifest
-from exequatur.doctor.policies import examine_actions, open_bundle
+from exequatur.doctor.policies import examine_actions, open_bundle, unasked
 from exequatur.doctor.queues import examine_queues
 from exequatur.doctor.server import examine_server
 from exequatur.doctor.service import examine_authority
@@ -33,6 +33,8 @@ async def examine(deployment: Deployment) -> list[Finding]:
             digest = bundle.digest
             if deployment.activities is not None:
                 findings += examine_actions(bundle, deployment.activities)
+    elif deployment.activities is not None:
+        findings.append(unasked(deployment.activities))
     reports, found = reports_of(deployment.states)
     findings += found
     if deployment.states:

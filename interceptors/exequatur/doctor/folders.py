@@ -31,6 +31,9 @@ def examine_folders(states: Sequence[Path], settings: Settings, now: float) -> I
         settings: They say whether the revocation feed is in a shared database instead.
         now: Seconds since 1970.
     """
+    if not states:
+        text = "no state folder is named, and there is no .exequatur here: the workers themselves are not looked at"
+        yield warning("state", text, "Give --state: the state_dir of the plugin.")
     trusted = {}
     for path in states:
         if not path.is_dir():
@@ -138,11 +141,13 @@ def _together(trusted: Mapping[Path, TrustStore]) -> Iterator[Finding]:
     for first, second in combinations(trusted, 2):
         ours, theirs = _current(trusted[first]), _current(trusted[second])
         missing = [
-            (anchor, path)
-            for there, path, here in ((ours, second, theirs), (theirs, first, ours))
-            for kid, anchor in there.items()
-            if kid not in here
+            (anchor, there, here)
+            for there, anchors, here, known in ((first, ours, second, theirs), (second, theirs, first, ours))
+            for kid, anchor in anchors.items()
+            if kid not in known
         ]
+        # A folder without keys learns new ones, and their ends, from its authority; one with keys learns nothing.
+        kept = [each for each in missing if (each[2] / "keys").is_dir() and each[0].kid not in _kids(trusted[each[2]])]
         if not missing:
             yield fine("state-match", f"{first} and {second} trust the same keys")
         elif not ours.keys() & theirs.keys():
@@ -150,10 +155,19 @@ def _together(trusted: Mapping[Path, TrustStore]) -> Iterator[Finding]:
                 f"{first} and {second} trust no key in common: what starts with one is refused by workers of the other"
             )
             yield problem("state-match", text, "Give all clients and workers one state folder, or one authority.")
-        else:
-            anchor, path = missing[0]
-            text = f"{path} does not trust key {anchor.kid} ({anchor.typ[0]}) of the other folder"
+        elif kept:
+            anchor, there, here = kept[0]
+            text = f"{here} does not trust key {anchor.kid} ({anchor.typ[0]}), which {there} trusts"
             yield problem("state-match", text, "Copy the missing anchors into its trust.jwks, or restart its workers.")
+        else:
+            anchor, there, here = missing[0]
+            text = f"{here} does not trust key {anchor.kid} ({anchor.typ[0]}), which {there} trusts"
+            step = "After a rotation its workers learn the keys within a minute; if not, see whether they reach it."
+            yield warning("state-match", text, step)
+
+
+def _kids(trust: TrustStore) -> set[str]:
+    return {anchor.kid for anchor in trust}
 
 
 def _current(trust: TrustStore) -> dict[str, Anchor]:

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from exequatur.audit.wording import count
 from exequatur.doctor.finding import Finding, fine, problem, warning
 from exequatur.errors import ConfigurationError, PolicyError
 from exequatur.policy.bundle import PolicyBundle
@@ -90,7 +91,14 @@ def examine_actions(bundle: PolicyBundle, activities: Mapping[str, Callable[...,
             text = f"{name}: the policies know it, and the code named here has no such activity"
             yield warning("actions", text, "Name all modules with activities, or take the action out of the schema.")
     if not differences and not never:
-        yield fine("actions", f"the policies know all {len(activities)} activities")
+        said = "some policy permits each of" if model is None else "the policies know all"
+        yield fine("actions", f"{said} {count(len(activities), 'activity', 'activities')}")
+
+
+def unasked(activities: Mapping[str, Callable[..., Any]]) -> Finding:
+    """That there is nothing to compare the activities with."""
+    text = f"{count(len(activities), 'activity', 'activities')} of the code, and no policies to compare them with"
+    return warning("actions", text, "Name what the workers follow: --policies FOLDER, bundle file or URL.")
 
 
 def _permitted(bundle: PolicyBundle, action: str) -> bool:

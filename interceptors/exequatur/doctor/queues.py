@@ -1,7 +1,8 @@
 """Who serves the task queues: workers with the plugin, or others beside them.
 
 The server knows who polls a queue. That a poller has the plugin is known from its heartbeats to the server, which name
-the plugins, and from the reports in the state folders that are looked at.
+the plugins, and from the reports in the state folders that are looked at. The server remembers pollers for a while
+after they have stopped; a heartbeat says that one is shutting down.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
+from exequatur.audit.wording import count
 from exequatur.doctor.finding import Finding, fine, problem, warning
 from exequatur.release.report import InForceReport
 from exequatur.settings import Settings
@@ -23,9 +26,28 @@ PLUGIN = "exequatur.AuthorizationPlugin"
 _PATIENCE = timedelta(seconds=5)
 _GONE = 120.0
 """Seconds; a poll takes one minute at most, and the server remembers pollers for five."""
+_ON_ITS_WAY = 10.0
+"""Seconds after a worker says that it stops, in which a poll of before may reach the server."""
 _MOST_QUEUES = 50
 _MOST_WORKERS = 2_000
 _KINDS = {1: "workflow", 2: "activity", 3: "Nexus"}
+
+
+@dataclass
+class _Told:
+    """What the heartbeats of a queue's workers say.
+
+    Args:
+        plugged: By identity, whether all its running workers have the plugin.
+        stopped: By identity, when one of its workers last said that it stops, in seconds since 1970.
+    """
+
+    plugged: dict[str, bool] = field(default_factory=dict)
+    stopped: dict[str, float] = field(default_factory=dict)
+
+    def gone(self, identity: str, seen: float) -> bool:
+        """Whether a poller has not polled since it said that it stops."""
+        return identity not in self.plugged and seen <= self.stopped.get(identity, float("-inf")) + _ON_ITS_WAY
 
 
 async def examine_queues(
@@ -45,7 +67,7 @@ async def examine_queues(
         if report.standing is not None and namespace in report.standing.namespaces:
             for queue in report.standing.task_queues:
                 reported[queue].add(f"{report.pid}@{report.host}")
-    ours = {queue for queue, workers in heartbeats.items() if any(plugged for plugged in workers.values())}
+    ours = {queue for queue, told_of in heartbeats.items() if any(told_of.plugged.values())}
     names = sorted({*queues, *reported, *ours})
     findings = [] if told is None else [told]
     if not names:
@@ -54,25 +76,25 @@ async def examine_queues(
         )
     for name in names[:_MOST_QUEUES]:
         try:
-            pollers = await _pollers(client, namespace, name, now)
+            pollers = await _pollers(client, namespace, name, heartbeats[name], now)
         except RPCError as error:
             step = "Give credentials that may describe task queues."
             findings.append(warning("queues", f"{name} could not be described: {error.message}", step))
             break
-        findings += _judged(name, pollers, heartbeats[name], reported[name], settings)
+        findings += _judged(name, pollers, heartbeats[name].plugged, reported[name], settings)
     if len(names) > _MOST_QUEUES:
         text = f"{len(names) - _MOST_QUEUES} more task queues were not looked at"
         findings.append(warning("queues", text, "Name them with --task-queue, in several runs."))
     return findings
 
 
-async def _heartbeats(client: Client, namespace: str) -> tuple[dict[str, dict[str, bool]], Finding | None]:
-    """By queue and identity, whether all workers of that identity have the plugin."""
+async def _heartbeats(client: Client, namespace: str) -> tuple[dict[str, _Told], Finding | None]:
+    """What the workers of each queue tell the server."""
     from temporalio.api.enums.v1 import WorkerStatus
     from temporalio.api.workflowservice.v1 import ListWorkersRequest
     from temporalio.service import RPCError
 
-    found: dict[str, dict[str, bool]] = defaultdict(dict)
+    found: dict[str, _Told] = defaultdict(_Told)
     token, seen = b"", 0
     try:
         while seen < _MOST_WORKERS:
@@ -81,11 +103,13 @@ async def _heartbeats(client: Client, namespace: str) -> tuple[dict[str, dict[st
             for info in answer.workers_info:
                 seen += 1
                 beat = info.worker_heartbeat
-                if beat.status != WorkerStatus.WORKER_STATUS_RUNNING:
-                    continue
-                plugged = PLUGIN in {plugin.name for plugin in beat.plugins}
-                known = found[beat.task_queue].get(beat.worker_identity, True)
-                found[beat.task_queue][beat.worker_identity] = known and plugged
+                queue, identity = found[beat.task_queue], beat.worker_identity
+                if beat.status == WorkerStatus.WORKER_STATUS_RUNNING:
+                    plugged = PLUGIN in {plugin.name for plugin in beat.plugins}
+                    queue.plugged[identity] = queue.plugged.get(identity, True) and plugged
+                else:
+                    at = beat.heartbeat_time.ToDatetime(UTC).timestamp()
+                    queue.stopped[identity] = max(at, queue.stopped.get(identity, at))
             token = answer.next_page_token
             if not token:
                 break
@@ -95,7 +119,7 @@ async def _heartbeats(client: Client, namespace: str) -> tuple[dict[str, dict[st
     return found, None
 
 
-async def _pollers(client: Client, namespace: str, queue: str, now: float) -> dict[str, set[int]]:
+async def _pollers(client: Client, namespace: str, queue: str, told: _Told, now: float) -> dict[str, set[int]]:
     """Kinds of tasks by the identity of who polls for them."""
     from temporalio.api.taskqueue.v1 import TaskQueue
     from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
@@ -111,7 +135,8 @@ async def _pollers(client: Client, namespace: str, queue: str, now: float) -> di
             timeout=_PATIENCE,
         )
         for poller in answer.pollers:
-            if now - poller.last_access_time.ToDatetime(UTC).timestamp() < _GONE:
+            seen = poller.last_access_time.ToDatetime(UTC).timestamp()
+            if now - seen < _GONE and not told.gone(poller.identity, seen):
                 found[poller.identity].add(kind)
     return found
 
@@ -142,10 +167,10 @@ def _judged(
             yield problem("queues", text, step)
     if unknown:
         text = f"{queue}: it is not known whether {', '.join(unknown[:5])} has the plugin"
-        step = "Wait a minute for its heartbeat, or name its state folder with --state."
+        step = "Look again in a minute, when it has told the server or is forgotten; or name its folder with --state."
         yield warning("queues", text, step)
     if not without and not unknown:
-        yield fine("queues", f"{queue}: {len(pollers)} pollers, all with the plugin")
+        yield fine("queues", f"{queue}: {count(len(pollers), 'poller')}, all with the plugin")
 
 
 def _as_reported(identity: str) -> str:

@@ -35,14 +35,15 @@ async def examine_server(
         findings.append(
             warning("server", f"it does not tell its version: {error.message}", "Check its rights for you.")
         )
-    known = await _namespace(client, namespace)
+    known = await examine_namespace(client, namespace)
     findings += known
     if all(each.level != "problem" for each in known):
         findings.append(await _clock(client, namespace, settings, clock))
     return findings
 
 
-async def _namespace(client: Client, namespace: str) -> list[Finding]:
+async def examine_namespace(client: Client, namespace: str) -> list[Finding]:
+    """Look at a namespace: whether it is there, what it limits, and how long it keeps histories."""
     from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
     from temporalio.service import RPCError, RPCStatusCode
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from exequatur.doctor.causes import step_for
 from exequatur.doctor.finding import Finding, fine, problem, warning
 from exequatur.errors import PolicyError
 from exequatur.release.report import InForceReport, Standing, read_reports
@@ -74,19 +75,23 @@ def _policies(name: str, report: InForceReport, digest: str | None, now: float) 
 def _standing(name: str, said: Standing, namespace: str, now: float) -> Iterator[Finding]:
     if said.at < now - _SILENT:
         text = f"{name}: has not reported since {_utc(said.at)}"
-        yield warning("workers", text, "See whether it still runs; if not, remove its file in the folder in-force.")
+        step = "See whether it runs and its clock is right; if it has ended, remove its file in the folder in-force."
+        yield warning("workers", text, step)
         return
     if said.at > now + _SILENT:
         yield problem(
             "clock", f"{name}: its clock is {said.at - now:.0f} s ahead of this one", "Synchronize the clocks."
         )
     if said.unavailable is not None:
-        text = f"{name}: takes no work, because {said.unavailable}"
-        yield problem("workers", text, "Remove the cause; the worker goes on by itself.")
+        text = f"{name}: takes no work, because {said.unavailable[:1].lower()}{said.unavailable[1:]}"
+        yield problem("workers", text, step_for(said.unavailable))
+    elif said.task_queues:
+        yield fine("workers", f"{name}: can authorize, on {', '.join(said.task_queues)}")
     else:
-        yield fine("workers", f"{name}: can authorize, on {', '.join(said.task_queues) or 'no task queue'}")
+        yield fine("workers", f"{name}: can authorize, and serves no task queue, like an authority service")
     if said.credential_expires is None:
-        yield problem("credential", f"{name}: has no credential", "Look into its log for why the authority gave none.")
+        step = "See what its line above and its log say: the authority gave it none."
+        yield problem("credential", f"{name}: has no credential", step)
     elif said.credential_expires <= now:
         text = f"{name}: its credential ended at {_utc(said.credential_expires)}"
         yield problem("credential", text, "See whether it reaches its authority, and whether it was revoked.")

@@ -57,7 +57,7 @@ from exequatur.failures import (
 from exequatur.gate.attempt import Attempt, Judgement
 from exequatur.gate.challenge import Offer, offer
 from exequatur.gate.codec import decoded_here
-from exequatur.gate.counted import came_of, count, ran
+from exequatur.gate.counted import came_of, count, ran, undecided
 from exequatur.gate.gate import Gate
 from exequatur.gate.heartbeat import sign_details
 from exequatur.gate.pins import pinned, serves, used_once
@@ -108,6 +108,9 @@ class ActivityInbound(ActivityInboundInterceptor):
                 seconds=time.perf_counter() - arrived,
             )
             raise refused.failure from None
+        except BaseException:  # it was cancelled, or the evidence could not be written
+            undecided(attempt)
+            raise
         running = Running(gate, attempt, judgement)
         if self._outbound:
             self._outbound.running = running
@@ -132,7 +135,7 @@ class ActivityInbound(ActivityInboundInterceptor):
             if entry is None or err.message != CHANGED:
                 self._close(running, entry, "failed")
                 raise
-            came_of(attempt, None)
+            undecided(attempt)
             raise await self._denied(attempt, _rejected(running.judgement, CHANGED), entry) from None
         except BaseException as err:
             self._close(running, entry, _outcome_of(err))
@@ -209,7 +212,7 @@ class ActivityInbound(ActivityInboundInterceptor):
                 logger.warning("Not enforced: %s", why, extra=_about(attempt.info))
                 return attempt.judge(), None
             if loop.time() >= deadline:  # [F1]
-                came_of(attempt, None)
+                undecided(attempt)
                 raise _Refused(self._unavailable(why or "the authorization ended"))
             await asyncio.sleep(_LOOK_INTERVAL)
 

@@ -22,6 +22,8 @@ A14  In a run that was started by another, Cedar also allows the action ``workfl
 A16  After the activity was reset, Cedar also allows the action ``activity.reset``. It was when the request has been
     used for an attempt of it of this number that was scheduled before, or the heartbeat details are of a later one.
 A17  What the activity costs, if it names that itself and is counted, can be told from the arguments.
+A18  Policies that can read what was done before are told it (rules C of :mod:`exequatur.gate.counting`). Where they
+     came into force after the attempt was counted, or not counted, it is not known.
 
 Before all of them stand U3 and U5 of :mod:`exequatur.gate.gate`: while it is not known what is revoked nothing goes on;
 policies whose release has ended say nothing, and what they allowed lasts no longer than it. A11 and A12 stand before
@@ -52,6 +54,7 @@ from exequatur.failures import (
 )
 from exequatur.gate.backing import Backed, backed_by
 from exequatur.gate.challenge import Agreed, agreed, answerable, asked_for, asks_more, renewable
+from exequatur.gate.counted import untold
 from exequatur.gate.counting import Reservation
 from exequatur.gate.gate import Gate
 from exequatur.gate.heartbeat import verify_details
@@ -284,6 +287,8 @@ class Attempt:
             return replace(base, failure=GrantRejected, reason=str(err), renewable=renewable(self, err, now))
         except Refusal as err:
             return replace(base, failure=GrantRejected, reason=err.reason)
+        if untold(self, policy.bundle):  # [A18]
+            return replace(base, failure=AuthorizationUnavailable, reason="What was done before was not counted")
         until = min(until, policy.expires, already.until, gate.workload.holds_until)  # [U5] [O15] [U7]
         entity = principal.entity()
         if already.approvers and self._asks_more(policy.bundle, entity, facts):  # [O27]

@@ -227,6 +227,7 @@ def _signed(gate: Gate, authorized: Authorized, judgement: Judgement, needs: Seq
         request_digest=authorized.request.digest,
         grant=request.grant,
         sub=grant.sub,
+        act=grant.act,
         namespace=request.namespace,
         workflow_id=request.workflow_id,
         workflow_type=request.workflow_type,

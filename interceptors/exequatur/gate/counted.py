@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from exequatur.behavior.arguments import Features, features_of
@@ -10,6 +11,7 @@ from exequatur.failures import AuthorizationChallenge, AuthorizationFailure
 from exequatur.gate.counting import Reservation
 from exequatur.lineage.event import Event
 from exequatur.policy.bundle import PolicyBundle
+from exequatur.policy.restriction import forbid_bundle
 from exequatur.policy.told import CHILD_ACTION, RESET_ACTION
 
 if TYPE_CHECKING:
@@ -40,18 +42,34 @@ async def count(attempt: Attempt) -> None:
         attempt.reservation = reservation
 
 
-def came_of(attempt: Attempt, judgement: Judgement | None, failure: AuthorizationFailure | None = None) -> None:
+def untold(attempt: Attempt, bundle: PolicyBundle) -> bool:
+    """Whether policies can read behaviour about an attempt, and nobody counted it for them (A18).
+
+    Args:
+        attempt: Identified.
+        bundle: The policies.
+    """
+    known = attempt.reservation is not None and attempt.reservation.numbers is not None
+    return not known and read_by(bundle, attempt.info.activity_type, _forbid(attempt))
+
+
+def undecided(attempt: Attempt) -> None:
+    """C3: say that an attempt ended before it was decided. Never raises and never waits."""
+    if attempt.gate.counting is not None and attempt.reservation is not None:
+        attempt.gate.counting.voided(attempt.reservation)
+
+
+def came_of(attempt: Attempt, judgement: Judgement, failure: AuthorizationFailure | None = None) -> None:
     """C3 and C5: say what was decided. Never raises and never waits.
 
     Args:
         attempt: The attempt.
-        judgement: The decision that stands; ``None`` where it could not be decided.
+        judgement: The decision that stands.
         failure: What the attempt ends with instead of running.
     """
-    counting = attempt.gate.counting
+    counting, decision = attempt.gate.counting, judgement.decision
     if counting is None:
         return
-    decision = "none" if judgement is None else judgement.decision
     if attempt.reservation is None:
         if decision == "none" or not _counts(attempt):
             return
@@ -79,25 +97,33 @@ def ran(attempt: Attempt, took: float) -> None:
 
 def _read(attempt: Attempt) -> bool:
     """Whether the policies in force, or what the run is restricted by, can read behaviour about this attempt."""
-    return read_by(attempt.gate.policy.bundle, attempt.info.activity_type) or _forbidden(attempt)
+    return read_by(attempt.gate.policy.bundle, attempt.info.activity_type, _forbid(attempt))
 
 
-def _forbidden(attempt: Attempt) -> bool:
-    """Whether the run is restricted by policies of its own, which may read anything."""
-    return attempt.identified() is not None and attempt.held is not None and bool(attempt.held.forbid)
+def _forbid(attempt: Attempt) -> Sequence[str]:
+    """The policies of its own that the run is restricted by."""
+    return () if attempt.identified() is None or attempt.held is None else attempt.held.forbid
 
 
-def read_by(bundle: PolicyBundle, activity_type: str) -> bool:
+def read_by(bundle: PolicyBundle, activity_type: str, forbid: Sequence[str]) -> bool:
     """Whether policies can read behaviour about an activity.
 
     Args:
         bundle: The policies.
         activity_type: Of the activity.
+        forbid: The texts that its run is restricted by.
     """
-    if not bundle.reads_fact(FACT):
-        return False
-    reads = (bundle.fact_reads(action) for action in (activity_type, RESET_ACTION, CHILD_ACTION))
-    return any(each is None or FACT in each for each in reads)
+    if bundle.reads_fact(FACT):
+        reads = (bundle.fact_reads(action) for action in (activity_type, RESET_ACTION, CHILD_ACTION))
+        if any(each is None or FACT in each for each in reads):
+            return True
+    return _reads(bundle, forbid)
+
+
+def _reads(bundle: PolicyBundle, forbid: Sequence[str]) -> bool:
+    """Whether texts can read behaviour; one that cannot be asked reads nothing and denies."""
+    asked = (forbid_bundle(bundle, text).all for text in forbid)
+    return any(rules is not None and rules.reads_fact(FACT) for rules in asked)
 
 
 def _counts(attempt: Attempt) -> bool:
@@ -105,7 +131,8 @@ def _counts(attempt: Attempt) -> bool:
     counting = attempt.gate.counting
     if counting is None:
         return False
-    return counting.shared or attempt.gate.policy.bundle.reads_fact(FACT) or _forbidden(attempt)
+    bundle = attempt.gate.policy.bundle
+    return counting.shared or bundle.reads_fact(FACT) or _reads(bundle, _forbid(attempt))
 
 
 def _reservation(attempt: Attempt) -> Reservation | None:

@@ -13,6 +13,8 @@ C4  Every event is in the evidence of whoever wrote it, with its position. What 
      ledger is opened next.
 C5  Behaviour is counted from when a policy in force can read it, whatever the activity, and always with shared state.
      Where the policies for an activity do not read it, the activity does not wait for it.
+C6  A ledger that has lost what this host wrote is not counted on, and neither is another one in its place, until a
+    worker is started with it.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from pydantic import ValidationError
 from exequatur.behavior.arguments import Features
 from exequatur.behavior.baseline import Baseline
 from exequatur.behavior.told import told_of
-from exequatur.errors import ConfigurationError, ExequaturError, JournalError
+from exequatur.errors import ConfigurationError, EvidenceError, ExequaturError, JournalError
 from exequatur.lineage.event import Counted, Event, Numbers
 from exequatur.lineage.journal import Journal
 from exequatur.lineage.record import last_of
@@ -112,6 +114,11 @@ class _Entry:
     def asks(self) -> bool:
         return self.event.kind == "asked"
 
+    @property
+    def forsaken(self) -> bool:
+        """Whether who waited for it was told that it is not counted, and may have asked again."""
+        return self.future is not None and self.future.done()
+
     def is_at(self, event: Event) -> bool:
         """Whether an event that stands in the ledger is this one."""
         if self.asks or event.kind != self.event.kind:
@@ -142,6 +149,8 @@ class Counting:
         self._patience = max(1.0, settings.unavailable_wait.total_seconds())
         self._journal: Journal | None = None
         self._ledger: Ledger | None = None
+        self._same: str | None = None
+        """Id of the ledger that was used first."""
         self._problem: str | None = _OPENING
         self._retry_at = 0.0
         self._queue: queue.SimpleQueue[_Pin | _Entry | None] = queue.SimpleQueue()
@@ -162,7 +171,7 @@ class Counting:
         """Begin; the events go into this journal, too."""
         with self._entrance:
             self._journal, self._queue = journal, queue.SimpleQueue()
-            self._problem, self._retry_at = _OPENING, 0.0
+            self._problem, self._retry_at, self._same = _OPENING, 0.0, None
             if self.shared:
                 self._begin()
         if self.baseline is not None:
@@ -213,11 +222,13 @@ class Counting:
             reservation: The attempt.
             ran: It ran all the same, because it was only observed.
         """
-        self._after(reservation, "denied", cost=0 if ran else reservation.event.cost)
+        if not reservation.over:
+            self._unhurried(_end_of(reservation, "denied", 0 if ran else reservation.event.cost))
 
     def voided(self, reservation: Reservation) -> None:
         """C3: it was refused otherwise, or could not be decided."""
-        self._after(reservation, "voided", cost=reservation.event.cost)
+        if not reservation.over:
+            self._unhurried(_voided(reservation))
 
     def ended(self, reservation: Reservation, took: float) -> None:
         """Its body is over.
@@ -228,12 +239,6 @@ class Counting:
         """
         changed = {"kind": "ended", "cost": 0, "took": max(0, round(took * 1000)), "before": None, "shape": ""}
         self._unhurried(_Entry(reservation, reservation.event.model_copy(update=changed)))
-
-    def _after(self, reservation: Reservation, kind: str, cost: int) -> None:
-        if not reservation.over:
-            reservation.over = True
-            changed = {"kind": kind, "cost": cost, "before": None, "shape": ""}
-            self._unhurried(_Entry(reservation, reservation.event.model_copy(update=changed)))
 
     async def _waited(self, item: _Pin | _Entry, future: asyncio.Future[Any]) -> Any:
         self._put(item)
@@ -308,6 +313,13 @@ class Counting:
         """Open the ledger, and find out what of it is not in the evidence of this folder (C4)."""
         ledger = _kind().open(self._where)
         try:
+            if self._same not in (None, ledger.id):  # [C6]
+                raise EvidenceError(f"{ledger}: another ledger took the place of {self._same}; restart the worker")
+            _, told = _told_last(journal.path)
+            if self._same is None and told is not None and told.ledger != ledger.id:
+                logger.warning(
+                    "Until now it was counted in ledger %s; from now on it is in %s, anew", told.ledger, ledger
+                )
             lost = [*self._unsure, *self._entries]
             for counted in _unrecorded(ledger, journal.path):
                 _record(journal, counted)  # [C4]
@@ -325,7 +337,7 @@ class Counting:
         except BaseException:
             ledger.close()
             raise
-        self._unsure = []
+        self._unsure, self._same = [], ledger.id
         return ledger
 
     def _settled(self, entry: _Entry, counted: Counted) -> None:
@@ -334,10 +346,11 @@ class Counting:
         if entry.asks:
             entry.of.counted = counted
             if entry.future is not None:  # whoever waited was told that it is not counted
-                self.voided(entry.of)
+                self._entries.appendleft(_voided(entry.of))  # [C3]
 
     def _write(self, ledger: Ledger, journal: Journal) -> None:
         """Write what comes next, as much at once as names what is written already."""
+        self._entries = deque(entry for entry in self._entries if not entry.forsaken)  # [C3]
         some: list[_Entry] = []
         rows: list[tuple[Event, bool]] = []
         for entry in islice(self._entries, _BATCH):
@@ -350,6 +363,7 @@ class Counting:
             elif about is not None:
                 rows.append((entry.event.model_copy(update={"of": about.position}), False))
         written = iter(ledger.add(rows, log_id=journal.log_id))
+        back: list[_Entry] = []
         for entry in some:
             self._entries.popleft()
             if not entry.asks and entry.of.counted is None:
@@ -358,13 +372,17 @@ class Counting:
             _record(journal, counted)
             if entry.asks:
                 entry.of.counted, entry.of.numbers = counted, numbers
-            if entry.future is not None:
+            if entry.forsaken:
+                back.append(_voided(entry.of))
+            elif entry.future is not None:
                 _deliver(entry.future, None, partial(self.voided, entry.of))
+        self._entries.extendleft(back)  # [C3] whoever asked again comes after it
 
     def _failed(self, error: Exception, pins: Sequence[_Pin]) -> None:
         waited = [entry for entry in self._entries if entry.future is not None]
         self._entries = deque(entry for entry in self._entries if entry.future is None)
-        self._unsure += waited
+        if self._ledger is not None:  # else none of it was sent
+            self._unsure += waited
         while len(self._entries) > _KEPT:
             self._entries.popleft()
             self._dropped += 1
@@ -387,6 +405,17 @@ class Counting:
         self._pins[pin.name] = pin.holder
         while len(self._pins) > _PINS_REMEMBERED:
             self._pins.popitem(last=False)
+
+
+def _voided(reservation: Reservation) -> _Entry:
+    return _end_of(reservation, "voided", reservation.event.cost)
+
+
+def _end_of(reservation: Reservation, kind: str, cost: int) -> _Entry:
+    """What came of an attempt, as an event to be written."""
+    reservation.over = True
+    changed = {"kind": kind, "cost": cost, "before": None, "shape": ""}
+    return _Entry(reservation, reservation.event.model_copy(update=changed))
 
 
 def _kind() -> type[Ledger]:
@@ -420,14 +449,22 @@ def _unrecorded(ledger: Ledger, path: Path) -> Iterator[Counted]:
 
     Raises:
         JournalError: The journal cannot be read, or was edited.
+        EvidenceError: The ledger has lost what the journal tells of.
     """
+    log_id, told = _told_last(path)
+    last = told.position if told is not None and told.ledger == ledger.id else -1
+    if last >= ledger.size():  # [C6]
+        raise ledger.lost(last + 1)
+    return ledger.events(after=last, log_id=log_id)
+
+
+def _told_last(path: Path) -> tuple[str, Counted | None]:
+    """The id of a journal, and the last event that it tells of."""
     log_id, body = last_of(path, RECORD)
     try:
-        told = None if body is None else Counted.model_validate_json(body)
+        return log_id, None if body is None else Counted.model_validate_json(body)
     except ValidationError:
         raise JournalError(f"{path}: its last {RECORD} record cannot be read: the journal was edited") from None
-    last = told.position if told is not None and told.ledger == ledger.id else -1
-    return ledger.events(after=last, log_id=log_id)
 
 
 def _record(journal: Journal, counted: Counted) -> None:

@@ -317,7 +317,7 @@ class Gate:
         if doubt := self.revocations.doubt():  # [U3]
             return f"it is not known what is revoked: {doubt}"
         if not self.workload.valid(now):  # [U4]
-            return f"this worker's credential has ended: {self.workload.problem or 'it is about to be renewed'}"
+            return self.workload.lack()
         if self.guard is not None and (altered := self.guard.unavailable()):  # [U6]
             return altered
         if revoked := self.revoked({}):  # [U8]

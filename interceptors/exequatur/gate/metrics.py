@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from temporalio.common import MetricCounter, MetricGauge, MetricHistogramTimedelta, MetricMeter
 
+from exequatur.gate.tally import Tally
 from exequatur.policy.offer import Provenance
 
 
@@ -23,14 +24,16 @@ class Metrics:
     exequatur_policy_reloads              by outcome: in_force or refused
     exequatur_policy_in_force             1 by digest, name, version, channel and sequence; 0 once it no longer is
     exequatur_shadow_decisions            of candidate policies, by activity_type and outcome: same, would_allow,
-                                          would_deny or dropped
+                                          would_deny, uncounted or dropped
     exequatur_receipt_rejections          by activity_type and enforced; not on replay
     exequatur_message_refusals            by kind, workflow_type, rule and enforced; not on replay
     ===================================== ===========================================
     """
 
-    def __init__(self, meter: MetricMeter | None = None) -> None:
+    def __init__(self, meter: MetricMeter | None = None, tally: Tally | None = None) -> None:
         meter = meter or MetricMeter.noop
+        self.tally = tally or Tally()
+        """What this process reports of the same, whoever reads the meter."""
         decisions = meter.create_counter("exequatur_decisions", "Decisions of the gate")
         rechecks = meter.create_counter("exequatur_rechecks", "Re-checks of running activities")
         reloads = meter.create_counter("exequatur_policy_reloads", "Policy bundles loaded or refused")
@@ -66,12 +69,14 @@ class Metrics:
     def decided(self, outcome: str, activity_type: str, *, enforced: bool, seconds: float) -> None:
         self._decision_counter(outcome, activity_type, enforced).add(1)
         self._latency_of(activity_type).record(timedelta(seconds=seconds))
+        self.tally.decided(outcome, seconds)
 
     def rechecked(self, *, allowed: bool) -> None:
         self._rechecks["allow" if allowed else "revoked"].add(1)
 
     def revoked(self, activity_type: str) -> None:
         self._revocations.add(1, {"activity_type": activity_type})
+        self.tally.happened("revoked")
 
     def feed_known(self, version: int, age: float) -> None:
         self._feed_version.set(version)
@@ -82,9 +87,11 @@ class Metrics:
 
     def receipt_rejected(self, activity_type: str, *, enforced: bool) -> None:
         self._rejections.add(1, {"activity_type": activity_type, "enforced": enforced})
+        self.tally.happened("receipt")
 
     def message_refused(self, kind: str, workflow_type: str, rule: str, *, enforced: bool) -> None:
         self._refusals.add(1, {"kind": kind, "workflow_type": workflow_type, "rule": rule, "enforced": enforced})
+        self.tally.happened("message")
 
     def policy_reloaded(self, *, refused: bool) -> None:
         self._reloads["refused" if refused else "in_force"].add(1)

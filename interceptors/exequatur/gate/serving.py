@@ -18,11 +18,12 @@ from typing import Any
 from exequatur.errors import ExequaturError, PolicyError
 from exequatur.gate.counting import Counting
 from exequatur.gate.gate import Gate, check_decidable
+from exequatur.integrity.guard import Guard
 from exequatur.lineage.journal import Journal
 from exequatur.lineage.shipper import Shipper
 from exequatur.policy.folder import PolicyWatch
 from exequatur.policy.offer import Offer, PolicySource
-from exequatur.release.report import Standing, remove_report, report_of, write_report
+from exequatur.release.report import Integrity, Standing, remove_report, report_of, write_report
 
 _SETTLE = 0.05
 """Seconds in which a folder that is being edited has to look the same."""
@@ -31,6 +32,8 @@ _PATIENCE = 2.0
 _FIRST_WAIT = 0.5
 _LAST_WAIT = 10.0
 """Seconds after which an authority that did not answer is asked again: more each time, up to the last."""
+_SENTENCE = 2_000
+"""Characters of one sentence in a report."""
 _REPORT_EVERY = 10.0
 """Seconds after which a report is written again although nothing has changed, so that a stale one shows."""
 
@@ -70,6 +73,10 @@ class Serving:
         self._refreshing: Future[None] | None = None
         self._thread: threading.Thread | None = None
         self._reported: Standing | None = None
+        self._state_since: tuple[bool, float] | None = None
+        """Whether it can authorize, and since when that is so."""
+        self._refused: str | None = None
+        """Why this worker was given no credential, as it was last said."""
         gate.counting = self._counting = Counting(gate.settings, state_dir)
         self._shipper: Shipper | None = None
         if store := gate.settings.evidence_store:
@@ -174,16 +181,28 @@ class Serving:
     def _report(self) -> None:
         """Tell what is in force, and whether this process can authorize, while it serves workers."""
         if self._workers:
-            policy, self._reported = self._gate.policy, standing_of(self._gate)
+            policy, self._reported = self._gate.policy, self._standing()
             report = report_of(policy.bundle.digest, policy.provenance, policy.since, self._reported)
             write_report(self._state_dir, report)
 
     def _report_again(self) -> None:
         """Tell it once more when it has changed, or after a while."""
-        now, last = standing_of(self._gate), self._reported
-        passing = {"at": now.at, "revocations_age": now.revocations_age}
+        now, last = self._standing(), self._reported
+        passing = {"at": now.at, "revocations_age": now.revocations_age, "traffic": now.traffic}
         if last is None or now.at - last.at > _REPORT_EVERY or now != last.model_copy(update=passing):
             self._report()
+
+    def _standing(self) -> Standing:
+        said = standing_of(self._gate)
+        can = said.unavailable is None
+        if self._state_since is None or self._state_since[0] != can:
+            self._state_since = (can, said.at)
+        beside = {
+            "state_since": self._state_since[1],
+            "refused": _cut(self._watch.refused),
+            "unshipped": _cut(self._shipper.problem if self._shipper else None),
+        }
+        return said.model_copy(update=beside)
 
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[None]:
@@ -250,6 +269,7 @@ class Serving:
             self._gate.guard.end()
         if self._thread:
             self._thread.join(timeout=5)
+        self._gate.revocations.close()
         if self._gate.shadow:
             self._gate.shadow.stop()
         self._counting.stop()  # before the journal, which has what is counted
@@ -282,6 +302,12 @@ class Serving:
         if self._gate.anchors:
             self._gate.anchors.refresh_if_due()
         self._gate.renew_credential()
+        if (problem := self._gate.workload.problem) != self._refused:  # each is said once, however often it is asked
+            self._refused = problem
+            if problem is not None:
+                logger.warning("This worker got no new credential, and goes on asking: %s", problem)
+            else:
+                logger.info("This worker has a new credential")
 
     def _follow_authority(self, stop: threading.Event) -> None:
         """Ask an authority elsewhere, in a thread of its own: its answer may take longer than the feed may wait."""
@@ -311,10 +337,31 @@ class Serving:
 def standing_of(gate: Gate) -> Standing:
     """What this process says about itself beside what is in force."""
     known = {"revocations": gate.revocations.version, "revocations_age": min(gate.revocations.age(), 1e9)}
-    said = {"at": gate.clock(), "unavailable": gate.unavailable(), **known}
+    namespaces, queues = gate.workload.places
+    place = {"namespaces": namespaces, "task_queues": queues}
+    now, guard = gate.clock(), gate.guard
+    said = {
+        "at": now,
+        "unavailable": _cut(gate.unavailable()),
+        "integrity": None if guard is None else _integrity(guard),
+        "traffic": gate.metrics.tally.traffic(now),
+        **known,
+        **place,
+    }
     try:
         claims = gate.workload.credential.claims
     except ExequaturError:
         return Standing.model_validate(said)
-    place = {"namespaces": claims.namespaces, "task_queues": claims.task_queues}
-    return Standing.model_validate({**said, **place, "worker": claims.sub, "credential_expires": claims.exp})
+    return Standing.model_validate({**said, "worker": claims.sub, "credential_expires": claims.exp})
+
+
+def _integrity(guard: Guard) -> Integrity:
+    state = "unknown" if guard.unknown() else "verified"
+    return Integrity.model_validate(
+        {"state": "violated" if guard.violation else state, "manifest": guard.manifest.digest}
+    )
+
+
+def _cut(text: str | None) -> str | None:
+    """A sentence that fits a report."""
+    return None if text is None else text[:_SENTENCE]

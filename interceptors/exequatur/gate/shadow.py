@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import from_json
 
 from exequatur.errors import JournalError, PolicyError
+from exequatur.gate.counted import FACT, read_by
 from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.engine import Verdict
 from exequatur.policy.folder import PolicyFolder, PolicyWatch
@@ -134,8 +135,13 @@ class Shadow:
             return
         if not attempt.resource_known:  # [C1] the candidate is not to run the activity's resolver
             return
+        facts = from_json(judgement.facts)
+        forbid = () if attempt.held is None else attempt.held.forbid
+        if FACT not in facts and read_by(candidate, activity_type, forbid):  # what it would say is not known
+            self._gate.metrics.shadowed("uncounted", activity_type)
+            return
         began = time.perf_counter()
-        verdict = attempt.verdict(candidate, dict(judgement.entity), from_json(judgement.facts))
+        verdict = attempt.verdict(candidate, dict(judgement.entity), facts)
         if (took := time.perf_counter() - began) > _TOO_SLOW:  # [C3]
             self._candidate = None
             logger.error(

@@ -2,7 +2,7 @@
 
 Rules, numbered as the code marks them:
 
-K6  Our interceptor is the first around every activity.
+K6  Our interceptor is the first around every activity, and those around workflows are what they were.
 K7  The registered activities are the functions that they were.
 K8  The policies in force are those that the gate has put in force, and nothing in their bundle was exchanged.
 K9  The objects that decide have their own methods and parts (K4 and K5 of :mod:`exequatur.integrity.objects`).
@@ -36,12 +36,15 @@ class WatchedWorker:
         self._gate = gate
         self._interceptor = interceptor
         self._activity_worker: Any = worker._activity_worker
+        self._workflow_worker: Any = worker._workflow_worker
+        self._around_workflows = self._workflow_interceptors()
         self._definitions: Mapping[str, Any] = self._registered()
-        self._functions = {
-            name: [print_of(each) for each in functions_in(_called(definition.fn))]
-            for name, definition in self._definitions.items()
-        }
+        self._functions = {name: (each.fn, _prints(each.fn)) for name, each in self._definitions.items()}
         self._kept = [
+            Kept("the gate's interceptor", interceptor, ("plugin",)),
+            Kept("the activity worker", self._activity_worker),
+            Kept("the workflow worker", self._workflow_worker),
+            Kept("the guard", gate.guard),
             Kept("the gate", gate, _GATE),
             Kept("the trust store", gate.trust),
             Kept("the revocation feed", gate.revocations),
@@ -60,6 +63,8 @@ class WatchedWorker:
         around = () if self._activity_worker is None else (*self._activity_worker._interceptors, None)
         if around and around[0] is not self._interceptor:  # [K6]
             yield "another interceptor was put before the gate's"
+        if self._workflow_interceptors() != self._around_workflows:  # [K6]
+            yield "the interceptors of workflows were replaced in memory"
         now = self._registered()
         for name in sorted({*now, *self._definitions}):
             was = self._definitions.get(name)
@@ -80,8 +85,16 @@ class WatchedWorker:
         dynamic = self._activity_worker._dynamic_activity
         return {**self._activity_worker._activities, **({"(dynamic)": dynamic} if dynamic else {})}
 
+    def _workflow_interceptors(self) -> list[type]:
+        return [] if self._workflow_worker is None else list(self._workflow_worker._interceptor_classes)
+
     def _replaced(self, name: str, definition: Any) -> bool:
-        return [print_of(each) for each in functions_in(_called(definition.fn))] != self._functions[name]
+        fn, prints = self._functions[name]
+        return definition.fn is not fn or _prints(fn) != prints
+
+
+def _prints(fn: object) -> list[object]:
+    return [print_of(each) for each in functions_in(_called(fn))]
 
 
 def _called(fn: Any) -> Any:

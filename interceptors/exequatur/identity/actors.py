@@ -5,8 +5,10 @@ Rules, numbered as the code marks them:
 A1  No more than :data:`MAX_ACTORS` act for one another.
 A2  An actor inside a token is named by its ``sub``, and is of the token's own issuer. One that cannot be told makes the
     whole chain unknown.
-A3  Where a token says who may act for its subject, nobody else may: every member of ``may_act`` is as the actor's own
-    token has it.
+A3  Where a token says who may act for its subject, nobody else may: every member of ``may_act`` is there in the
+    actor's own token, and is exactly the same. An actor is of the issuer that ``may_act`` names, or else of the token's
+    own: another issuer may call somebody by the same name. Issuer and subject are those that were verified, whatever
+    the actor's token says besides.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from exequatur.errors import IdentityError
 from exequatur.identity.principal import Principal
+from exequatur.statements.encoding import compact_json
 from exequatur.statements.models import Actor
 
 if TYPE_CHECKING:
@@ -88,10 +91,15 @@ def check_may_act(subject: Claims, actor: Claims) -> None:
     Raises:
         IdentityError: It names somebody else.
     """
-    named = subject.values.get("may_act")
     if "may_act" not in subject.values:
         return
-    there = {"iss": actor.issuer, "sub": actor.subject, **actor.values}
-    told = named.items() if isinstance(named, Mapping) else ()
-    if not told or any(there.get(each) != due for each, due in told):  # [A3]
+    named = subject.values["may_act"]
+    due = {"iss": subject.issuer, **named} if isinstance(named, Mapping) and named else None
+    there = {**actor.values, "iss": actor.issuer, "sub": actor.subject}
+    # As JSON, where 1 is not true, and null is not what is left out.
+    if due is None or any(each not in there or not _same(there[each], value) for each, value in due.items()):  # [A3]
         raise IdentityError("A3", "The token says that somebody else may act for its subject (may_act)")
+
+
+def _same(one: Any, other: Any) -> bool:
+    return compact_json(one) == compact_json(other)

@@ -8,7 +8,8 @@ C2  A token that is bound to a certificate is believed only over a connection wi
 C3  Where somebody acts for somebody else, both credentials verify, and the subject's token lets the actor (A3).
 C4  The chain of actors is the actor's own (A2), the actor, and those who acted for the subject before (A2): no more
     than :data:`~exequatur.identity.actors.MAX_ACTORS`.
-C5  When the first of the credentials ends, and which tokens are used up by being shown, is handed on.
+C5  When the first of the credentials ends, and which tokens are used up by being shown, is handed on; and of each of
+    those, when it ends itself, for until then it must not be forgotten.
 C6  Who may be a worker, and under which SPIFFE path, only the configuration says, of who shows a credential of its own:
     one in whose token somebody acts for it is none.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from exequatur.errors import IdentityError
 from exequatur.identity.actors import MAX_ACTORS, actor_of, acts_in, check_may_act
@@ -27,6 +28,18 @@ from exequatur.identity.principal import Principal
 from exequatur.identity.verifier import Claims, Verifiers
 from exequatur.statements.encoding import digest, to_base64url
 from exequatur.statements.models import Actor
+
+
+class Used(NamedTuple):
+    """A token that is used up by being shown.
+
+    Args:
+        name: Tells it from others, and not what it is.
+        ends: When it ends, in seconds since 1970.
+    """
+
+    name: str
+    ends: float
 
 
 @dataclass(frozen=True)
@@ -39,8 +52,8 @@ class Identified:
         asks: Who asks: who acts now, or else the principal.
         worker: Path of the SPIFFE id, without a leading slash, where the configuration lets who asks be a worker.
         expires: When the first of the credentials ends, in seconds since 1970.
-        once: Names of the tokens that are used up by this request. Each may be taken once, by all processes of the
-            authority together.
+        once: The tokens that are used up by this request. Each may be taken once, by all processes of the authority
+            together.
         verifiers: Names of those that verified.
     """
 
@@ -49,12 +62,17 @@ class Identified:
     asks: Principal
     worker: str | None
     expires: float
-    once: tuple[str, ...]
+    once: tuple[Used, ...]
     verifiers: tuple[str, ...]
 
 
 class Identifies(Protocol):
     """What tells who asks."""
+
+    @property
+    def believes_names(self) -> bool:
+        """Whether it believes whatever name it is told, as for development."""
+        ...
 
     def identify(
         self,
@@ -76,11 +94,13 @@ class Callers:
         verifiers: Believe credentials.
         rules: Make principals of them.
         workers: Make workers of them.
+        believes_names: Whether one of the verifiers believes whatever name it is told.
     """
 
     verifiers: Verifiers
     rules: Rules
     workers: tuple[WorkerRule, ...] = ()
+    believes_names: bool = False
 
     def identify(
         self,
@@ -144,6 +164,6 @@ def thumbprint(certificate: bytes | None) -> str | None:
     return None if certificate is None else to_base64url(hashlib.sha256(certificate).digest())
 
 
-def _used(claims: Claims) -> str:
+def _used(claims: Claims) -> Used:
     """What a token that is used once is remembered by. It is a digest, for an id may be of any length."""
-    return digest(f"exequatur token used\n{claims.issuer}\n{claims.token_id}")
+    return Used(digest(f"exequatur token used\n{claims.issuer}\n{claims.token_id}"), claims.expires)

@@ -69,6 +69,8 @@ Text = Annotated[str, Field(min_length=1, max_length=2000)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 ClaimPath = Text | Annotated[list[Text], Field(min_length=1, max_length=16)]
 """``"realm_access.roles"``, or a list of names where a name itself has a dot."""
+Leeway = Annotated[Duration, Field(le=timedelta(minutes=10))]
+"""Far less than the hour for which the authority service remembers a token beyond its end."""
 Several = Text | Annotated[list[Text], Field(min_length=1, max_length=64)]
 
 
@@ -94,7 +96,7 @@ class _Oidc(_Fetched):
     jwks: Text | None = None
     """URL or file; without it, OpenID discovery finds it."""
     algorithms: list[Text] | None = None
-    leeway: Duration = timedelta(seconds=30)
+    leeway: Leeway = timedelta(seconds=30)
     max_lifetime: Interval | None = None
     required: list[Text] = []
     type: Text | None = None
@@ -109,7 +111,7 @@ class _JwtSvid(_Fetched):
     trust_domain: Text
     audience: Several
     bundle: Text
-    leeway: Duration = timedelta(seconds=30)
+    leeway: Leeway = timedelta(seconds=30)
     max_lifetime: Interval | None = None
 
 
@@ -258,7 +260,7 @@ def identity_of(document: Mapping[str, Any], folder: FilePath, name: str) -> Cal
         raise ConfigurationError(f"{name}: {err}") from err
     if not rules.rules and any(each.kind != "local" for each in read.verifier):
         raise ConfigurationError(f"{name}: no [[principal]] says whom a credential stands for")
-    return Callers(verifiers, rules, workers)
+    return Callers(verifiers, rules, workers, any(each.kind == "local" for each in read.verifier))
 
 
 def _add(
@@ -408,8 +410,10 @@ def _tried(template: str) -> str:
     """A template with plain text in each place.
 
     Raises:
-        ConfigurationError: A brace stands alone.
+        ConfigurationError: A brace stands alone, or nothing is between two places.
     """
+    if "}{" in template:  # [F3]
+        raise ConfigurationError(f"{template!r} has two places with nothing between them; separate them")
     tried = PLACE.sub("x", template)
     if set(tried) & set("{}"):  # [F3]
         raise ConfigurationError(f"{template!r} has a brace that stands alone")

@@ -9,9 +9,14 @@ D2  No request lasts longer than :data:`DEADLINE`, and no document is larger tha
 D3  A document is used for ``lifetime``. When it cannot be fetched then, it goes on being used for ``stale``, and not a
     moment longer: after that nobody is identified by it.
 D4  What a newer document does not have any more is gone at once.
-D5  Where something is missed, such as a key that was just rotated in, it is fetched again, but not more often than
-    every ``cooldown``, so that forged tokens do not make us a nuisance to the issuer. After a failure the same holds.
+D5  Where something is missed, such as a key that was just rotated in, it is fetched again, but not sooner than
+    ``cooldown`` after the last time, so that forged tokens do not make us a nuisance to the issuer. After a failure the
+    same holds.
 D6  A file is read again when it changed. A symbolic link may be there, a device or pipe may not.
+D7  What is missed and could not be fetched again just now may be there: that is uncertainty, and nobody is told that it
+    is wrong. Otherwise whoever forges tokens would have those refused whose key was just rotated in.
+D8  While one thread fetches what did not come last time, no other waits for it, so that an issuer that hangs does not
+    hold up those who ask for something else.
 """
 
 from __future__ import annotations
@@ -43,8 +48,8 @@ T = TypeVar("T")
 class Source(Protocol):
     """Where a document comes from."""
 
-    def changed(self) -> bool:
-        """Whether it is known to be another one than was read last. Cheap."""
+    def changed(self) -> bool | None:
+        """Whether it is another one than was read last; ``None`` where only reading it tells. Cheap."""
         ...
 
     def read(self) -> bytes:
@@ -130,8 +135,8 @@ class WebSource:
     def __str__(self) -> str:
         return self._url
 
-    def changed(self) -> bool:
-        return False
+    def changed(self) -> None:
+        return None
 
     def read(self) -> bytes:
         return _run(self._fetch)
@@ -186,9 +191,14 @@ def _run(fetch: Callable[[], Coroutine[Any, Any, bytes]]) -> bytes:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(fetch())
+        # Not asyncio.run: it would wait for the thread that looks up the host's name, however long that takes.
+        loop = asyncio.new_event_loop()
+        try:
+            return loop.run_until_complete(fetch())  # D2
+        finally:
+            loop.close()
     with ThreadPoolExecutor(1) as elsewhere:
-        return elsewhere.submit(lambda: asyncio.run(fetch())).result()
+        return elsewhere.submit(_run, fetch).result()
 
 
 class Kept(Generic[T]):
@@ -221,7 +231,9 @@ class Kept(Generic[T]):
         self._held: tuple[T, float] | None = None
         """What was made, and when it was fetched."""
         self._tried: float | None = None
-        self._problem = "it was not fetched yet"
+        """When the last attempt was over."""
+        self._problem: str | None = None
+        """Why the last attempt brought nothing."""
 
     def get(self, has: Callable[[T], bool] = lambda _: True) -> T:
         """What is there now.
@@ -232,13 +244,14 @@ class Kept(Generic[T]):
         Raises:
             IdentityUnavailableError: There is none that may be used.
         """
+        asked = self._clock()
         changed = self._source.changed()
-        held = self._held
+        held = known = self._held
         if held is not None and not changed and self._fresh(held) and has(held[0]):
             return held[0]
         # Whoever can be answered with what is there does not wait for somebody else's fetch.
         usable = held is not None and self._usable(held) and has(held[0])
-        if self._lock.acquire(blocking=not usable):
+        if self._lock.acquire(blocking=not usable and self._problem is None):  # D8
             try:
                 before, held = held, self._held
                 fetched_meanwhile = held is not before and held is not None and self._fresh(held)
@@ -249,6 +262,9 @@ class Kept(Generic[T]):
                 self._lock.release()
         if held is None or not self._usable(held):  # [D3]
             raise IdentityUnavailableError(f"{self._source} cannot be used: {self._problem}")
+        fetched_since = held is not known and held[1] >= asked
+        if changed is not False and not fetched_since and not has(held[0]):  # [D7]
+            raise IdentityUnavailableError(f"{self._source} has not what is looked for, which may be a new one")
         return held[0]
 
     def _fresh(self, held: tuple[T, float]) -> bool:
@@ -257,14 +273,14 @@ class Kept(Generic[T]):
     def _usable(self, held: tuple[T, float]) -> bool:
         return self._clock() - held[1] < self._lifetime + self._stale
 
-    def _due(self, changed: bool) -> bool:
+    def _due(self, changed: bool | None) -> bool:
         """D5."""
         if changed:
             return True
         return self._tried is None or self._clock() - self._tried >= self._cooldown
 
     def _fetch(self) -> None:
-        self._tried = self._clock()
+        began = self._clock()
         try:
             made = self._make(self._source.read())
         except IdentityUnavailableError as err:
@@ -272,6 +288,8 @@ class Kept(Generic[T]):
         except ValueError as err:
             self._problem = f"{self._source}: {err}"
         else:
-            self._held = made, self._tried  # [D4]
+            self._held, self._problem = (made, began), None  # [D4]
             return
+        finally:
+            self._tried = self._clock()
         logger.warning("%s", self._problem)

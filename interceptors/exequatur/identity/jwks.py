@@ -2,7 +2,7 @@
 
 Rules, numbered as the code marks them (D are those of :mod:`exequatur.identity.documents`):
 
-W1  A key that a token names and that is not there is looked for once more at the issuer (D5).
+W1  A key that a token names and that is not there is looked for once more at the issuer (D5, D7).
 W2  Discovery is believed only if the document names the very issuer (OpenID Connect Discovery 1.0, section 4.3), and
     its ``jwks_uri`` is one that may be asked (D1).
 W3  A set without a single usable key is not taken for the issuer's: the one before it stays, as when it is away.
@@ -66,8 +66,8 @@ class DiscoveredSource:
     def __str__(self) -> str:
         return str(self._document)
 
-    def changed(self) -> bool:
-        return False
+    def changed(self) -> None:
+        return None
 
     def read(self) -> bytes:
         """Read the document, and then the keys.

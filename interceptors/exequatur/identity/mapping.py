@@ -14,6 +14,8 @@ M6  No more than :data:`MAX_PARENTS` parents and :data:`MAX_TEXT` characters a v
     outgrow a grant.
 M7  The path of a worker's SPIFFE id is one (SPIFFE-ID, section 2.2), and a claim fills no more than one segment of it,
     but for the path of a SPIFFE id that was verified.
+M8  Where a template has several places, a claim does not contain what separates it from the next one: two credentials
+    never run together into one name.
 """
 
 from __future__ import annotations
@@ -187,14 +189,18 @@ def filled(template: str, values: Mapping[str, Any], each: str | None = None) ->
     """A template with the claims in their places.
 
     Raises:
-        IdentityError: M3, M4, M6.
+        IdentityError: M3, M4, M6, M8.
     """
-
-    def value(place: re.Match[str]) -> str:
-        name = place[1]
-        return plain(name, each if name == "each" and each is not None else at(values, path_of(name)))
-
-    return PLACE.sub(value, template)
+    made, *rest = PLACE.split(template)
+    for place in range(0, len(rest), 2):
+        name, after = rest[place : place + 2]
+        text = plain(name, each if name == "each" and each is not None else at(values, path_of(name)))
+        if place + 2 < len(rest) and (text + after).index(after) < len(text):  # [M8]
+            raise IdentityError(
+                "M8", f"The claim {name} contains {after!r}, which separates it from the next; use another separator"
+            )
+        made += text + after
+    return made
 
 
 def places_in(template: str) -> Iterator[str]:

@@ -154,7 +154,12 @@ class Workload:
         """
         if now < self.holds_until and (self._credential is None or self._credential.claims.nbf <= now):
             return None
-        return f"this worker's credential has ended: {self.problem or 'it is about to be renewed'}"
+        return self.lack()
+
+    def lack(self) -> str:
+        """Why there is no valid credential, as a clause."""
+        said = "this worker has no credential" if self._credential is None else "this worker's credential has ended"
+        return f"{said}: {self.problem or 'it is about to be renewed'}"
 
     @property
     def holds_until(self) -> float:
@@ -168,6 +173,12 @@ class Workload:
     def kid(self) -> str:
         """Thumbprint of this process's key."""
         return self._key.kid
+
+    @property
+    def places(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Namespaces and task queues of the workers that run, with a credential or without."""
+        namespaces, queues, _ = self._places
+        return tuple(sorted(namespaces)), tuple(sorted(queues))
 
     @property
     def far(self) -> bool:

@@ -129,7 +129,7 @@ def _read(data: bytes, at: int, limit: int, depth: int) -> tuple[_Element, int]:
         raise StatementError("C1", "The signed message is no BER that a signer writes")
     if length == 0x80 and tag & _CONSTRUCTED:
         parts = []
-        while data[at : at + 2] != b"\0\0":
+        while at + 2 > limit or data[at : at + 2] != b"\0\0":
             part, at = _read(data, at, limit, depth + 1)
             parts.append(part)
         return _Element(tag, b"", tuple(parts), data[begin : at + 2], definite=False), at + 2

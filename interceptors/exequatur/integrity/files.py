@@ -13,6 +13,7 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,8 @@ Stamp = tuple[int, int, int, int, int, int]
 _TRIES = 3
 _SLICE = 0.005
 """Seconds of work between two pauses."""
+_REST = 0.25
+"""Seconds of a long pause after which something else gets its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +42,13 @@ class Seen:
     digest: str
 
 
-def stamp_of(path: Path) -> Stamp:
+def stamp_of(path: str | Path) -> Stamp:
     """What a file looks like, links followed.
 
     Raises:
         OSError: It is not there, or cannot be looked at.
     """
-    return _stamp(path.stat())
+    return _stamp(os.stat(path))  # noqa: PTH116 (of thousands of files, each time; a Path costs more)
 
 
 def _stamp(found: os.stat_result) -> Stamp:
@@ -58,11 +61,18 @@ class Reader:
     Args:
         share: Of one processor, at most; 1 for as fast as it goes.
         stop: Ends what takes long.
+        meanwhile: Called again and again during the pauses.
     """
 
-    def __init__(self, share: float = 1.0, stop: threading.Event | None = None) -> None:
+    def __init__(
+        self,
+        share: float = 1.0,
+        stop: threading.Event | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
         self._share = share
-        self._stop = stop
+        self._stop = stop or threading.Event()
+        self.meanwhile = meanwhile
         self._since = time.perf_counter()
         self.seen: dict[str, Seen] = {}
         """By path."""
@@ -90,11 +100,11 @@ class Reader:
         busy = time.perf_counter() - self._since
         if self._share >= 1.0 or busy < _SLICE:
             return
-        rest = busy * (1 / self._share - 1)
-        if self._stop is None:
-            time.sleep(rest)
-        elif self._stop.wait(rest):
-            raise UnreadableError("the measurement was stopped")
+        until = time.perf_counter() + busy * (1 / self._share - 1)
+        while (rest := until - time.perf_counter()) > 0:
+            if self._stop.wait(min(rest, _REST)):
+                raise UnreadableError("the measurement was stopped")
+            self.meanwhile()
         self._since = time.perf_counter()
 
 

@@ -3,40 +3,44 @@
 Rules, numbered as the code marks them:
 
 G1  Before anything is authorized, everything is measured and equals what the manifest says.
-G2  Every ``integrity_interval``, what is loaded, and what the sources and the configuration consist of, looks as it
-    did; what does not is read again.
+G2  Every ``integrity_interval``, also while everything is read again, what is loaded, and what the sources and the
+    configuration consist of, looks as it did; what does not is read again.
 G3  Every ``integrity_full_interval``, everything is measured again, and the manifest's key is still trusted.
 G4  What is loaded later comes from files that were measured (rules L of :mod:`exequatur.integrity.loaded`).
 G5  What decides is what it was, in memory (rules K of :mod:`exequatur.integrity.objects`, and what is registered).
 G6  A violation stays one, whatever is put back, until the process ends.
-G7  What cannot be found out now is uncertain until it can; so is a guard that has not looked for too long.
+G7  What cannot be found out now is uncertain until it can, and what only a look at everything can find out until such a
+    look was had; so is a guard that has not looked for too long.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 from exequatur.errors import ConfigurationError, IntegrityError, UnreadableError
 from exequatur.integrity.compare import differences
 from exequatur.integrity.files import Reader, Stamp, stamp_of
 from exequatur.integrity.keys import read_manifest_keys, read_small
-from exequatur.integrity.loaded import Loaded, is_compiled_from
+from exequatur.integrity.loaded import Loaded, is_compiled_from, loaded_modules
 from exequatur.integrity.manifest import Manifest, verify_manifest
-from exequatur.integrity.measure import Measured, Plan, environment_of, is_code, measure
+from exequatur.integrity.measure import Measured, Plan, code_below, environment_of, is_code, is_searched, measure
 from exequatur.integrity.objects import Watched
 from exequatur.settings import Settings
 from exequatur.statements.encoding import compact_json
 
 logger = logging.getLogger("exequatur")
+
+ALTERED = "This worker is not what its manifest says"
+"""How a violation begins, which stays one until the process ends."""
 
 PACKAGES = ("exequatur", "cedarpy", "cryptography", "hashlib", "json", "sqlite3", "temporalio.worker")
 """Whose functions and classes are watched in memory."""
@@ -47,6 +51,8 @@ _SHOWN = 5
 _PATIENCE = 10
 """Intervals without a look after which it is not known what this process is."""
 _SHORTEST_PATIENCE = 30.0
+_ABSENT: Stamp = (0, 0, 0, 0, 0, 0)
+"""Of a compiled file that is not there."""
 
 Probe = Callable[[], Iterable[str]]
 
@@ -97,10 +103,15 @@ class Guard:
         self._guarding = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._looked = time.monotonic()
+        self._looked = self._tried = self._read = time.monotonic()
+        self._share = _SHARE
+        self._owed = True
+        """Whether the last look at everything could not be had."""
         self._measured: Measured | None = None
         self._roots: tuple[Path, ...] = ()
-        self._loaded = Loaded(self._known, lambda place: any(place.is_relative_to(each) for each in self._roots))
+        self._loaded = Loaded(
+            self._known, lambda place: any(place.is_relative_to(each) for each in self._roots), self._is_source
+        )
         self._stamps: dict[str, Stamp] = {}
         self._folders: dict[str, Stamp] = {}
 
@@ -193,38 +204,52 @@ class Guard:
             full: Whether to read everything again.
         """
         with self._guarding:
-            self._examine(Reader(_SHARE, self._stop), full=full)
+            self._examine(Reader(self._share, self._stop, self._look_meanwhile), full=full)
+
+    def _look_meanwhile(self) -> None:
+        """G2, while everything is read again.
+
+        Raises:
+            UnreadableError: Nothing more need be read.
+        """
+        if time.monotonic() - self._tried >= self._settings.integrity_interval.total_seconds():
+            self._examine(Reader(self._share, self._stop), full=False)
+        if self.violation is not None:
+            raise UnreadableError("it is known already")
 
     def _follow(self, stop: threading.Event) -> None:
         settings = self._settings
         interval, whole = settings.integrity_interval.total_seconds(), settings.integrity_full_interval.total_seconds()
-        last = time.monotonic()
         while self.violation is None and not stop.wait(interval):
-            full = time.monotonic() - last >= whole or self._measured is None
-            self.look(full=full)
-            if full:
-                last = time.monotonic()
+            self.look(full=self._owed or time.monotonic() - self._read >= whole)
 
     def _examine(self, reader: Reader, *, full: bool) -> None:
         """Look, and draw the consequences. Never raises."""
+        full = full or self._measured is None
+        found, why = [], None
         try:
-            found = self._whole(reader) if full or self._measured is None else self._quick(reader)
+            found = self._whole(reader) if full else self._quick(reader)
         except (UnreadableError, ConfigurationError, OSError) as err:
-            if not self._stop.is_set():
-                self._uncertain(str(err))
-            return
+            why = _printable(str(err))
         except Exception as err:  # a look that fails shows nothing, and its thread must not end
             logger.exception("This worker could not be measured")
-            self._uncertain(f"{type(err).__name__} while it was measured")
-            return
-        self._looked = time.monotonic()
-        if found:
-            self._violated(found)
-        elif self.problem is not None:
-            self.problem = None
-            self._tell(Told("verified", self.manifest.digest))
+            why = f"{type(err).__name__} while it was measured"
+        self._tried = time.monotonic()
+        if full:
+            self._owed, self._read = why is not None, self._tried  # [G7]
+        if why is not None:
+            self._uncertain(why)
+        elif found:
+            self._violated([_printable(each) for each in found])
+        elif not self._owed:
+            self._looked = self._tried
+            if self.problem is not None:
+                self.problem = None
+                self._tell(Told("verified", self.manifest.digest))
 
     def _uncertain(self, why: str) -> None:
+        if self._stop.is_set():
+            return
         if self.problem != why and self.violation is None:
             self.problem = why
             self._tell(Told("unknown", self.manifest.digest, (why,)))
@@ -234,7 +259,7 @@ class Guard:
         if self.violation is not None:  # G6
             return
         more = f" ({len(found) - _SHOWN} more)" if len(found) > _SHOWN else ""
-        self.violation = f"This worker is not what its manifest says: {'; '.join(found[:_SHOWN])}{more}"
+        self.violation = f"{ALTERED}: {'; '.join(found[:_SHOWN])}{more}"
         logger.error("%s", self.violation, extra={"manifest": self.manifest.digest})
         self._tell(Told("violated", self.manifest.digest, tuple(each[:500] for each in found[:100])))
 
@@ -242,6 +267,7 @@ class Guard:
         """G1 and G3."""
         expected = self.manifest.measurement
         measured = measure(Plan.of(expected, self._settings.image_digest), reader)
+        reader.meanwhile = lambda: None
         found = differences(expected, measured.measurement)  # G1
         keys = read_manifest_keys(Path(self._settings.integrity_keys or ""))
         if keys.find(self.manifest.key, time.time()) is None:  # [G3]
@@ -250,19 +276,19 @@ class Guard:
         roots = (*measured.sites.standard, *measured.sites.installed, *map(Path, expected.sources))
         self._measured, self._roots = measured, roots
         found += self._memory(reader)
-        self._stamps = {path: each.stamp for path, each in seen.items() if self._often(path)}
-        self._folders = {str(each): stamp_of(each) for each in measured.folders}
+        compiled = {path: self._stamps[path] for path in self._loaded.compiled}
+        self._stamps = {path: each.stamp for path, each in seen.items() if self._often(path)} | compiled
+        self._folders = dict(measured.folders)
         return found
 
     def _often(self, path: str) -> bool:
-        """Whether a file is looked at every time: what is loaded, what may be at any time, and what configures."""
-        expected = self.manifest.measurement
-        return (
-            path in self._loaded.files
-            or path in self._loaded.compiled
-            or path in expected.configuration
-            or any(path == root or path.startswith(f"{root}/") for root in expected.sources)
-        )
+        """Whether a measured file is looked at every time: what is loaded, what may be, what configures."""
+        configuration = self.manifest.measurement.configuration
+        return path in self._loaded.files or path in configuration or self._is_source(path)
+
+    def _is_source(self, path: str) -> bool:
+        roots = self.manifest.measurement.sources
+        return any(path == root or path.startswith(f"{root}/") for root in roots)
 
     def _known(self, path: str) -> bool:
         return self._measured is not None and path in self._measured.reader.seen
@@ -280,15 +306,18 @@ class Guard:
         if self._measured is None:
             return []
         loaded, known = self._loaded, self._measured.reader.seen
-        before = {*loaded.files, *loaded.compiled}
         found = list(loaded.changes(reader))  # G4
-        for path in sorted({*loaded.files, *loaded.compiled} - before):
+        for path in {*loaded.files, *loaded.compiled} - self._stamps.keys():
             if seen := known.get(path) or reader.seen.get(path):
                 known[path] = seen
                 self._stamps[path] = seen.stamp
-        for name, module in list(sys.modules.items()):
-            if _watched(name) and module is not None:
-                self._watched.add(module)
+            elif path in loaded.compiled:
+                self._stamps[path] = _ABSENT
+        for name, module in loaded_modules().items():
+            if not isinstance(module, ModuleType) or not _watched(name) or _is_being_loaded(module):
+                continue
+            if not self._watched.add(name, module):  # [G5]
+                found.append(f"module {name} was replaced in memory")
         found += self._watched.changes()  # G5
         for probe in list(self._probes):
             found += probe()  # G5
@@ -302,7 +331,7 @@ class Guard:
             if number % 200 == 0:
                 reader.pause()
             try:
-                now = stamp_of(Path(path))
+                now = stamp_of(path)
                 if now == was:
                     continue
                 again = Reader()
@@ -310,11 +339,12 @@ class Guard:
             except FileNotFoundError:
                 if path not in self._loaded.compiled:
                     yield f"{path} is missing"  # [G2]
+                self._stamps[path] = _ABSENT
                 continue
             source = self._loaded.compiled.get(path)
             if source is not None and is_compiled_from(source, Path(path)):
                 self._stamps[path] = again.seen[path].stamp
-            elif digest != measured.reader.seen[path].digest:  # [G2]
+            elif source is not None or digest != measured.reader.seen[path].digest:  # [G2]
                 yield f"{path} was changed"
             else:
                 self._stamps[path] = again.seen[path].stamp
@@ -325,7 +355,7 @@ class Guard:
             return
         for folder, was in list(self._folders.items()):
             try:
-                now = stamp_of(Path(folder))
+                now = stamp_of(folder)
                 if now == was:
                     continue
                 with os.scandir(folder) as entries:
@@ -335,17 +365,22 @@ class Guard:
             self._folders[folder] = now
             for name in names:
                 path = Path(folder) / name
-                package = path.is_dir() and str(path) not in self._folders and _imported(path)
-                if (is_code(name) and str(path) not in measured.reader.seen and path.is_file()) or package:  # [G2]
+                added = is_code(name) and str(path) not in measured.reader.seen and path.is_file()
+                if path.is_dir() and str(path) not in self._folders and is_searched(path):
+                    added = bool(code_below(path, self._folders, reader))
+                if added:  # [G2]
                     yield f"{path} was added"
         reader.pause()
 
 
-def _imported(folder: Path) -> bool:
-    """Whether a folder that was not there before holds code."""
-    if folder.name == "__pycache__" or folder.name.startswith("."):
-        return False
-    return any(is_code(each.name) for each in folder.rglob("*"))
+def _is_being_loaded(module: ModuleType) -> bool:
+    """Whether its own code is running still, which may bind its names more than once."""
+    return bool(getattr(module.__spec__, "_initializing", False))
+
+
+def _printable(text: str) -> str:
+    """Text that can be written down: names of files may be no text, or hold more than one line."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _watched(name: str) -> bool:

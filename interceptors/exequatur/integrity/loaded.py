@@ -6,12 +6,18 @@ L1  A module that came from a file came from one that was measured.
 L2  Where Python would rather load a compiled file than the source, that file holds what compiling the source gives.
 L3  Nothing was added to ``sys.path`` that was not measured.
 L4  What finds and loads modules are objects of measured classes, and their methods are those of the class.
+L5  A source file from which a module was loaded was not changed between the look before and this one: what was loaded
+    could be something else than what is there now. Of distributions this cannot be asked, because an installer that
+    links their files into another place changes them as far as their times can tell.
+
 """
 
 from __future__ import annotations
 
 import marshal
+import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -20,6 +26,10 @@ from exequatur.integrity.files import Reader
 
 _HEADER = 16
 """Bytes before the code in a compiled file (PEP 552)."""
+_COARSE = 20_000_000
+"""Nanoseconds that the clock of a file system may be behind the clock of a process."""
+_BEGAN = time.time_ns()
+"""What was loaded before this cannot be told from what was loaded long ago."""
 
 
 class Loaded:
@@ -28,17 +38,22 @@ class Loaded:
     Args:
         known: Whether a file was measured, by its path.
         roots: Whether a folder is among those that were measured.
+        source: Whether a file is one of the application's.
     """
 
-    def __init__(self, known: Callable[[str], bool], roots: Callable[[Path], bool]) -> None:
+    def __init__(
+        self, known: Callable[[str], bool], roots: Callable[[Path], bool], source: Callable[[str], bool]
+    ) -> None:
         self._known = known
         self._roots = roots
-        self._looked_at: dict[str, int] = {}
+        self._source = source
+        self._looked_at: dict[str, object] = {}
+        self._since = _BEGAN - _COARSE
         self._places: set[str] | None = None
         self.files: set[str] = set()
         """Where the loaded modules came from."""
         self.compiled: dict[str, Path] = {}
-        """The compiled files beside these, and what they were compiled from."""
+        """The compiled files beside these, which need not be there, and what they are compiled from."""
 
     def changes(self, reader: Reader, modules: Mapping[str, object] | None = None) -> Iterator[str]:
         """What is loaded and was not measured, a sentence each.
@@ -50,12 +65,14 @@ class Loaded:
         Raises:
             UnreadableError: A compiled file cannot be read now.
         """
-        for name, module in _copied(sys.modules if modules is None else modules).items():
-            if self._looked_at.get(name) == id(module):
+        began = time.time_ns() - _COARSE
+        for name, module in (loaded_modules() if modules is None else modules).items():
+            if name in self._looked_at and self._looked_at[name] is module:
                 continue
             yield from self._module(name, module, reader)
-            self._looked_at[name] = id(module)
+            self._looked_at[name] = module
             reader.pause()
+        self._since = began
         places = {each for each in sys.path if isinstance(each, str)}
         for each in sorted(places - self._places) if self._places is not None else ():
             if not self._roots(Path(each or ".").resolve()):  # [L3]
@@ -68,19 +85,23 @@ class Loaded:
         file = getattr(module, "__file__", None) or getattr(spec, "origin", None)
         if not isinstance(file, str) or file in ("built-in", "frozen"):
             return
-        path = Path(file).resolve()
+        path = Path(os.path.normpath(Path(file).absolute()))  # by the links under which it was measured
+        if not self._known(str(path)):
+            path = path.resolve()
         self.files.add(str(path))
         if not self._known(str(path)):  # [L1]
             yield f"module {name} was loaded from {path}, which is not measured"
             return
+        if self._source(str(path)) and _changed_at(path) >= self._since:  # [L5]
+            yield f"{path} was changed while module {name} was loaded"
         cached = getattr(spec, "cached", None)
         if not isinstance(cached, str) or path.suffix != ".py":
             return
+        self.compiled[cached] = path
         try:
             reader.digest(Path(cached))
         except FileNotFoundError:
-            return  # nothing is loaded from there
-        self.compiled[cached] = path
+            return  # nothing was loaded from there
         if not is_compiled_from(path, Path(cached)):  # [L2]
             yield f"{cached} does not hold what its source is compiled to"
 
@@ -96,10 +117,22 @@ class Loaded:
                 yield f"{place}.{name} finds modules and is not measured"
 
 
-def _copied(modules: Mapping[str, object]) -> dict[str, object]:
+def _changed_at(path: Path) -> int:
+    try:
+        return path.stat().st_ctime_ns  # which nobody can set back
+    except OSError:
+        return 0  # told when the files are looked at
+
+
+def loaded_modules() -> dict[str, object]:
+    """The modules that are loaded now, by name.
+
+    Raises:
+        UnreadableError: So many are being loaded that it cannot be told.
+    """
     for _ in range(100):
         try:
-            return dict(modules)
+            return dict(sys.modules)
         except RuntimeError:  # another thread imports
             continue
     raise UnreadableError("modules are being loaded")

@@ -7,7 +7,9 @@ A1  Every file of a distribution is compared with its RECORD, and all of them ma
 A2  What lies beside the distributions and can be imported, or names what is to be, is measured by itself.
 A3  An editable distribution is measured by its source.
 A4  Of sources, every file that Python could import is measured.
-A5  What cannot be read makes no measurement.
+A5  What cannot be read, or not be written down, makes no measurement.
+A6  The interpreter is the file that runs, whatever the name under which it was started.
+A7  What the system is told to load into this process besides is measured without being named.
 """
 
 from __future__ import annotations
@@ -26,8 +28,10 @@ from importlib.metadata import Distribution as Installed
 from importlib.metadata import PackagePath, distributions
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from exequatur.errors import ConfigurationError, UnreadableError
-from exequatur.integrity.files import Reader
+from exequatur.integrity.files import Reader, Stamp, stamp_of
 from exequatur.integrity.manifest import Distribution, Interpreter, Measurement
 from exequatur.settings import CONFIG_FILE, CONFIG_VARIABLE, PREFIX
 
@@ -37,6 +41,8 @@ OWN_VARIABLES = frozenset(
     {f"{PREFIX}{name}" for name in ("INTEGRITY_MANIFEST", "INTEGRITY_KEYS", "INSTANCE_DOCUMENT", "INSTANCE_TRUST")}
 )
 """Those that say where the proof is; they cannot be part of it."""
+LOADER_VARIABLES = frozenset({"LD_AUDIT", "LD_LIBRARY_PATH", "LD_PRELOAD"})
+"""Those by which the system loads other code into this process, before Python begins."""
 _BY_INSTALLERS = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"})
 """Files of a distribution's own folder that tell how it was installed, not what it is."""
 _FLAGS = ("optimize", "isolated", "ignore_environment", "no_site", "no_user_site")
@@ -71,7 +77,7 @@ class Plan:
         return cls(
             tuple(map(Path, measurement.sources)),
             tuple(map(Path, {*measurement.configuration, *map(str, settings_files())})),
-            tuple({*measurement.environment, *settings_variables()}),
+            tuple({*measurement.environment, *own_variables()}),
             image,
             measurement.build,
         )
@@ -106,13 +112,13 @@ class Measured:
         measurement: What can be compared and signed.
         reader: Has seen every file.
         sites: Where was looked.
-        folders: Those in which a new file would be part of the measurement.
+        folders: Those in which a new file would be part of the measurement, as they looked before they were read.
     """
 
     measurement: Measurement
     reader: Reader
     sites: Sites
-    folders: tuple[Path, ...] = field(default=())
+    folders: Mapping[str, Stamp] = field(default_factory=dict)
 
 
 def measure(plan: Plan, reader: Reader, sites: Sites | None = None) -> Measured:
@@ -131,16 +137,19 @@ def measure(plan: Plan, reader: Reader, sites: Sites | None = None) -> Measured:
         return _measured(plan, reader, sites or Sites.here())
     except OSError as err:  # [A5]
         raise UnreadableError(f"{err.filename or 'a file'} cannot be read: {err.strerror or err}") from err
+    except ValidationError as err:  # [A5] such as of a file whose name is no text
+        where = ".".join(map(str, err.errors(include_input=False)[0]["loc"]))
+        raise UnreadableError(f"what was measured cannot be written down: {where}") from None
 
 
 def _measured(plan: Plan, reader: Reader, sites: Sites) -> Measured:
     found, extra = _distributions(sites, reader)
-    folders: list[Path] = [*sites.installed]
+    folders = {str(each): stamp_of(each) for each in sites.installed}
     sources: dict[str, dict[str, str]] = {}
     for root in plan.sources:
         root = root.resolve()  # noqa: PLW2901 (the same place)
         sources[str(root)] = {
-            name: reader.digest(path) for name, path in sorted(_code_below(root, folders, reader).items())
+            name: reader.digest(path) for name, path in sorted(code_below(root, folders, reader).items())
         }
     measurement = Measurement(
         interpreter=_interpreter(sites, reader),
@@ -152,7 +161,7 @@ def _measured(plan: Plan, reader: Reader, sites: Sites) -> Measured:
         image=plan.image,
         build=plan.build,
     )
-    return Measured(measurement, reader, sites, tuple(folders))
+    return Measured(measurement, reader, sites, folders)
 
 
 def settings_files() -> Iterator[Path]:
@@ -163,9 +172,11 @@ def settings_files() -> Iterator[Path]:
         yield path.resolve()
 
 
-def settings_variables() -> Iterator[str]:
-    """The variables of this process that are settings, but those that name the proof itself."""
+def own_variables() -> Iterator[str]:
+    """The variables that are measured without being named: settings, but those that say where the proof is, and what
+    the system loads."""
     yield from (name for name in os.environ if name.startswith(PREFIX) and name not in OWN_VARIABLES)
+    yield from LOADER_VARIABLES & os.environ.keys()  # [A7]
 
 
 def environment_of(names: Iterable[str]) -> dict[str, str | None]:
@@ -214,6 +225,12 @@ def outermost(roots: Iterable[Path]) -> tuple[Path, ...]:
     return tuple(kept)
 
 
+def is_searched(folder: Path) -> bool:
+    """Whether what is in a folder within the sources is measured."""
+    hidden = folder.name.startswith(".") or folder.name == "__pycache__"
+    return not hidden and not (folder / "pyvenv.cfg").exists()
+
+
 def is_code(name: str) -> bool:
     """Whether Python imports a file of this name, or is told by it what to import."""
     return name.endswith(CODE)
@@ -242,9 +259,7 @@ def _interpreter(sites: Sites, reader: Reader) -> Interpreter:
         raise ConfigurationError("This process does not know its interpreter; start it with python")
     standard: dict[str, list[str]] = {}
     for folder in sites.standard:
-        for name, path in sorted(
-            _code_below(folder, [], reader, ("__pycache__", "site-packages", "dist-packages")).items()
-        ):
+        for name, path in sorted(code_below(folder, {}, reader, ("site-packages", "dist-packages")).items()):
             first, _, rest = name.partition("/")
             standard.setdefault(first if rest else ".", []).append(f"{name}\0{reader.digest(path)}\n")
     library = Path(sysconfig.get_config_var("LIBDIR") or "/") / (sysconfig.get_config_var("INSTSONAME") or "-")
@@ -254,7 +269,7 @@ def _interpreter(sites: Sites, reader: Reader) -> Interpreter:
     return Interpreter(
         implementation=sys.implementation.name,
         version=".".join(map(str, sys.version_info[:3])) + f"-{sys.version_info.releaselevel}",
-        executable=reader.digest(Path(sys.executable).resolve()),
+        executable=_executable(reader),
         library=reader.digest(library.resolve()) if shared else None,
         standard={name: _digest_of("".join(lines)) or "" for name, lines in sorted(standard.items())},
         flags={
@@ -262,6 +277,16 @@ def _interpreter(sites: Sites, reader: Reader) -> Interpreter:
             "check_hash_based_pycs": _imp.check_hash_based_pycs,
         },
     )
+
+
+def _executable(reader: Reader) -> str:
+    """The file that was started, and the one that runs if that is another: who starts a program says its name."""
+    started, runs = Path(sys.executable).resolve(), Path("/proc/self/exe")
+    digest = reader.digest(started)
+    if not runs.exists() or runs.samefile(started):  # A6
+        return digest
+    other = reader.digest(runs)
+    return digest if other == digest else _digest_of(f"{digest} {other}") or ""
 
 
 def _distributions(sites: Sites, reader: Reader) -> tuple[dict[str, Distribution], dict[str, str]]:
@@ -278,7 +303,7 @@ def _distributions(sites: Sites, reader: Reader) -> tuple[dict[str, Distribution
             found[name] = _distribution(each, site, reader, known)
     extra = {}
     for site in sites.installed:
-        for name, path in sorted(_code_below(site, [], reader).items()):
+        for name, path in sorted(code_below(site, {}, reader).items()):
             if str(path) not in known:  # [A2]
                 extra[name] = reader.digest(path)
     return dict(sorted(found.items())), extra
@@ -323,10 +348,15 @@ def _as_recorded(file: PackagePath, path: Path, digest: str) -> bool:
     return base64.urlsafe_b64encode(found).decode().rstrip("=") == file.hash.value
 
 
-def _code_below(
-    root: Path, folders: list[Path], reader: Reader, without: tuple[str, ...] = ("__pycache__",)
-) -> dict[str, Path]:
-    """A4: the files of code in a folder, by their name below it; a single file is called ``.``."""
+def code_below(root: Path, folders: dict[str, Stamp], reader: Reader, without: tuple[str, ...] = ()) -> dict[str, Path]:
+    """A4: the files of code in a folder, by their name below it; a single file is called ``.``.
+
+    Args:
+        root: The folder.
+        folders: Gets what the folders looked like before they were read.
+        reader: Gives way.
+        without: Names of folders to leave out.
+    """
     if not root.is_dir():
         return {".": root} if root.exists() else {}
     found: dict[str, Path] = {}
@@ -337,15 +367,14 @@ def _code_below(
         if (state.st_dev, state.st_ino) in visited:  # a link back
             continue
         visited.add((state.st_dev, state.st_ino))
-        folders.append(folder)
+        folders[str(folder)] = stamp_of(folder)
         reader.pause()
         with os.scandir(folder) as listed:
             entries = list(listed)
         for entry in entries:
             path = folder / entry.name
             if entry.is_dir():
-                hidden = entry.name.startswith(".") or entry.name in without
-                if not hidden and not (path / "pyvenv.cfg").exists():
+                if entry.name not in without and is_searched(path):
                     waiting.append(path)
             elif is_code(entry.name) and entry.is_file():
                 found[path.relative_to(root).as_posix()] = path

@@ -8,7 +8,7 @@ Rules, numbered as the code marks them:
 
 K1  A name of a watched module stands for the function, class, module or constant that it stood for.
 K2  So does a name of a class that the module defines; its bases are the same, and nothing callable was added to it.
-K3  A function has the code and the defaults that it had.
+K3  A function has the code and the defaults that it had, and the functions that it was made around.
 K4  An object that is watched has no attribute of its own where its class has a method.
 K5  An attribute of an object that must stay is the object that it was.
 """
@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
+from functools import _lru_cache_wrapper, cached_property, partial
 from typing import Any
 
 _CONSTANTS = (str, bytes, int, float, bool, tuple, frozenset, types.MappingProxyType, type(None))
 _HOLDERS = (property, classmethod, staticmethod, cached_property)
 """What is not called itself and holds a function that is."""
-_Function = tuple[types.FunctionType, types.CodeType, object, object]
+_Function = tuple[types.FunctionType, types.CodeType, object, object, object]
 
 
 class Watched:
@@ -35,11 +35,14 @@ class Watched:
         self._functions: dict[int, tuple[str, _Function]] = {}
         self._modules: dict[str, types.ModuleType] = {}
 
-    def add(self, module: types.ModuleType) -> None:
-        """Watch a module from now on; one that is watched already stays as it was."""
-        name = module.__name__
+    def add(self, name: str, module: types.ModuleType) -> bool:
+        """Watch a module from now on; one that is watched already stays as it was.
+
+        Returns:
+            Whether the name stands for the module that it stood for.
+        """
         if name in self._modules:
-            return
+            return self._modules[name] is module
         self._modules[name] = module
         self._names[name] = {key: each for key, each in _copied(vars(module)).items() if _constant(key, each)}
         for key, each in self._names[name].items():
@@ -48,6 +51,7 @@ class Watched:
                 self._add_class(where, each)
             else:
                 self._add_function(where, each)
+        return True
 
     def _add_class(self, where: str, kind: type) -> None:
         if kind in self._classes:
@@ -116,8 +120,13 @@ def functions_in(value: object) -> Iterator[types.FunctionType]:
     """The functions that run when a name is called, as far as they can be told."""
     if isinstance(value, types.FunctionType):
         yield value
-        if isinstance(inner := getattr(value, "__wrapped__", None), types.FunctionType):
-            yield inner
+        for inner in (getattr(value, "__wrapped__", None), *_enclosed(value)):
+            if isinstance(inner, types.FunctionType) and inner is not value:
+                yield inner
+    elif isinstance(value, _lru_cache_wrapper):
+        yield from functions_in(value.__wrapped__)
+    elif isinstance(value, partial):
+        yield from functions_in(value.func)
     elif isinstance(value, classmethod | staticmethod | types.MethodType):
         yield from functions_in(value.__func__)
     elif isinstance(value, property):
@@ -128,7 +137,19 @@ def functions_in(value: object) -> Iterator[types.FunctionType]:
 
 def print_of(function: types.FunctionType) -> _Function:
     """What must stay the same about a function."""
-    return function, function.__code__, _same(function.__defaults__), _same(function.__kwdefaults__)
+    defaults = _same(function.__defaults__), _same(function.__kwdefaults__)
+    return function, function.__code__, *defaults, tuple(_enclosed(function))
+
+
+def _enclosed(function: types.FunctionType) -> Iterator[object]:
+    """The functions that a function was made around, as a decorator does."""
+    for cell in function.__closure__ or ():
+        try:
+            value = cell.cell_contents
+        except ValueError:  # it holds nothing yet
+            continue
+        if isinstance(value, types.FunctionType | types.MethodType):
+            yield value
 
 
 def _same(value: Any) -> object:

@@ -72,6 +72,7 @@ class Numbers(Part):
     run_took: int = 0
     run_cost: int = 0
     cost_last_day: int = 0
+    took_last_day: int = 0
     transition_seen: bool = False
     shape_seen: bool = False
 

@@ -7,15 +7,14 @@ L2  Events stand in one order without a gap. Whoever adds one holds the end of t
      numbers that it is told are those of all events before it, and of no other.
 L3  What cannot be stored is not in the ledger, and whoever asked is told so.
 L4  Neither a name nor who holds it is stored, only their digests.
+L5  What it held it holds for good: one that is smaller than it was is refused, and so is another one in its place.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 import time
-import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -25,9 +24,9 @@ from sqlalchemy import Engine, delete, event, insert, select, update
 
 from exequatur.errors import EvidenceError
 from exequatur.lineage.event import Counted, Event, Numbers
-from exequatur.lineage.ledger_schema import LAYOUT, before_of, events, head, numbers_of, pins, row_of
+from exequatur.lineage.ledger_schema import LAYOUT, Sums, before_of, events, head, numbers_of, pins, row_of
 from exequatur.lineage.store_records import insert_into
-from exequatur.lineage.store_schema import connect, name_of, transaction
+from exequatur.lineage.store_schema import connect, name_of, stored_version, transaction
 from exequatur.statements.encoding import compact_json
 
 _PAGE = 1000
@@ -41,6 +40,8 @@ class Ledger:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._ending = 0
+        self._known = 0
+        """Events that it had when this process looked last."""
         with transaction(engine, writes=True) as db:
             # There is one row. Two who begin a ledger at the same time both try, and the second finds the first's.
             if engine.dialect.name == "postgresql":
@@ -50,7 +51,6 @@ class Ledger:
                 found = secrets.token_hex(8)
                 db.execute(insert(head).values(id=found, size=0))
         self.id: str = found
-        _open_ledgers.add(self)
 
     @classmethod
     def open(cls, where: str | Path, *, create: bool = True) -> Self:
@@ -59,13 +59,17 @@ class Ledger:
         Args:
             where: As for :meth:`exequatur.lineage.store.EvidenceStore.open`. A SQLite file is the ledger's own; in
                 PostgreSQL it may share the database of the evidence store.
-            create: Whether a SQLite file that does not exist is made, readable by its owner only.
+            create: Whether a ledger that does not exist is made; a SQLite file is readable by its owner only.
 
         Raises:
             ConfigurationError: ``where`` is not the URL of a database that can be used.
-            EvidenceError: It is another kind of database, or a ledger of a later version.
+            EvidenceError: It is another kind of database, a ledger of a later version, or there is none.
             StoreUnavailableError: It cannot be reached or written.
         """
+        if not create:
+            name, version = stored_version(where, LAYOUT)
+            if not version:
+                raise EvidenceError(f"{name}: there is no ledger; policies that read context.behavior make one")
         engine = connect(where, create=create, layout=LAYOUT)
         if engine.dialect.name == "postgresql":
             event.listen(engine, "connect", _impatient)
@@ -78,7 +82,6 @@ class Ledger:
 
     def close(self) -> None:
         """Let go of the connections."""
-        _open_ledgers.discard(self)
         self._engine.dispose()
 
     def __enter__(self) -> Self:
@@ -157,14 +160,23 @@ class Ledger:
             ).scalar_one_or_none()
             if size is None:
                 raise EvidenceError(f"{self}: another ledger took the place of {self.id}; restart the worker")
+            if size - len(batch) < self._known:  # [L5]
+                raise self.lost(self._known)
+            sums = Sums(db)
             for position, (each, wanted) in enumerate(batch, start=size - len(batch)):
                 found = each
                 if each.kind == "asked" and each.attempt == 1:
                     found = each.model_copy(update={"before": self._activity(before_of(db, each.run))})
-                numbers = numbers_of(db, found) if wanted else None
+                numbers = None
+                if wanted:
+                    sums.write()
+                    numbers = numbers_of(db, found)
                 counted = Counted(ledger=self.id, position=position, event=found)
                 db.execute(insert(events).values(row_of(position, log_id, found, _body(found))))
+                sums.add(found)
                 done.append((counted, numbers))
+            sums.write()
+        self._known = size
         return done  # [L3] only when the transaction is over
 
     def size(self) -> int:
@@ -172,6 +184,17 @@ class Ledger:
         with transaction(self._engine, writes=False) as db:
             size: int = db.execute(select(head.c.size).where(head.c.id == self.id)).scalar_one()
         return size
+
+    def lost(self, known: int) -> EvidenceError:
+        """L5, in words.
+
+        Args:
+            known: Events that it had.
+        """
+        return EvidenceError(
+            f"{self}: the ledger had {known} events and has fewer: a backup was restored, or it was edited; bring back "
+            "the newest one, or begin another: remove the file, or drop the tables ledger_*, and restart the workers"
+        )
 
     def events(self, *, after: int = -1, log_id: str | None = None) -> Iterator[Counted]:
         """The events in their order.
@@ -219,17 +242,3 @@ def _impatient(db: Any, _: object) -> None:
     cursor.execute("SET idle_in_transaction_session_timeout = '10s'")
     cursor.close()
     db.commit()
-
-
-_open_ledgers: weakref.WeakSet[Ledger] = weakref.WeakSet()
-_inherited: list[object] = []
-
-
-def _disown() -> None:
-    """In a forked child: use none of the parent's connections, not even to close them."""
-    for ledger in list(_open_ledgers):
-        _inherited.append(ledger._engine.pool)
-        ledger._engine.dispose(close=False)
-
-
-os.register_at_fork(after_in_child=_disown)

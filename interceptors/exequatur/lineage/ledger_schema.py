@@ -1,12 +1,14 @@
 """The ledger's database: its tables, and what is asked of them.
 
-Names are found by the first 16 bytes of their SHA-256, so that an index holds any name of any length. Sums are kept as
-what each event adds to them.
+Names are found by the first 16 bytes of their SHA-256, so that an index holds any name of any length. What events add
+up to is kept by minute and by hour, so that a question reads as much of a ledger of a million events as of an empty
+one: a window of time is its first minute, event by event, the minutes up to a full hour, and the hours from there.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from typing import Any
 
 from sqlalchemy import (
@@ -21,16 +23,21 @@ from sqlalchemy import (
     Select,
     String,
     Table,
-    and_,
     bindparam,
-    exists,
     func,
+    literal_column,
     select,
+    update,
 )
 
 from exequatur.errors import EvidenceError
 from exequatur.lineage.event import DAY, HOUR, MINUTE, Event, Numbers
+from exequatur.lineage.store_records import insert_into
 from exequatur.lineage.store_schema import Layout
+
+_ROWS = 100
+"""In a statement; databases bound its parameters."""
+_SUMMED = ("asked", "denied", "cost", "took")
 
 _metadata = MetaData()
 head = Table(
@@ -62,9 +69,18 @@ events = Table(
     Column("denied", Integer, nullable=False),
     Column("cost", BigInteger, nullable=False),
     Column("took", BigInteger, nullable=False),
-    Column("gone", BigInteger),
+    Column("kept", Integer, nullable=False),
     Column("body", LargeBinary, nullable=False),
 )
+"""``kept``: something was asked, and neither denied nor voided."""
+sums = Table(
+    "ledger_sums",
+    _metadata,
+    Column("name", LargeBinary, primary_key=True),
+    Column("slot", BigInteger, primary_key=True),
+    *(Column(name, BigInteger, nullable=False) for name in _SUMMED),
+)
+"""``slot``: the number of the minute or hour since 1970; 0 where all time is added up."""
 
 LAYOUT = Layout(
     "a ledger",
@@ -76,16 +92,15 @@ LAYOUT = Layout(
             "CREATE TABLE ledger_events (position BIGINT PRIMARY KEY, log_id TEXT NOT NULL, at BIGINT NOT NULL,"
             " principal {bytes} NOT NULL, pair {bytes} NOT NULL, flow {bytes} NOT NULL, run {bytes} NOT NULL,"
             " edge {bytes}, shape {bytes}, asked INTEGER NOT NULL, denied INTEGER NOT NULL, cost BIGINT NOT NULL,"
-            " took BIGINT NOT NULL, gone BIGINT, body {bytes} NOT NULL)",
+            " took BIGINT NOT NULL, kept INTEGER NOT NULL, body {bytes} NOT NULL)",
+            "CREATE TABLE ledger_sums (name {bytes} NOT NULL, slot BIGINT NOT NULL, asked BIGINT NOT NULL,"
+            " denied BIGINT NOT NULL, cost BIGINT NOT NULL, took BIGINT NOT NULL, PRIMARY KEY (name, slot))",
             "CREATE INDEX ledger_pins_by_end ON ledger_pins (until) WHERE until IS NOT NULL",
             # With what is added up, so that the rows need not be visited.
-            "CREATE INDEX ledger_events_by_principal ON ledger_events (principal, at, denied, cost)",
+            "CREATE INDEX ledger_events_by_principal ON ledger_events (principal, at, denied, cost, took)",
             "CREATE INDEX ledger_events_by_pair ON ledger_events (pair, at, asked)",
             "CREATE INDEX ledger_events_by_flow ON ledger_events (flow, at, asked)",
-            "CREATE INDEX ledger_events_by_run ON ledger_events (run, position)",
-            "CREATE INDEX ledger_events_by_edge ON ledger_events (edge) WHERE edge IS NOT NULL",
-            "CREATE INDEX ledger_events_by_shape ON ledger_events (shape) WHERE shape IS NOT NULL",
-            "CREATE INDEX ledger_events_by_gone ON ledger_events (gone) WHERE gone IS NOT NULL",
+            "CREATE INDEX ledger_events_by_run ON ledger_events (run, position) WHERE kept = 1 AND edge IS NOT NULL",
             "CREATE INDEX ledger_events_by_log ON ledger_events (log_id, position)",
         ),
     ),
@@ -100,66 +115,149 @@ def key_of(*names: str) -> bytes:
 
 def row_of(position: int, log_id: str, event: Event, body: bytes) -> dict[str, object]:
     """The columns of an event."""
-    asked, denied, gone = event.kind == "asked", event.kind == "denied", event.kind in ("denied", "voided")
-    edge = asked and event.before is not None
+    asked, keys = event.kind == "asked", _keys(event)
     return {
         "position": position,
         "log_id": log_id,
         "at": event.at,
-        "principal": key_of(event.principal),
-        "pair": key_of(event.principal, event.activity),
-        "flow": key_of(event.workflow_type, event.activity),
-        "run": key_of(event.run),
-        "edge": key_of(event.workflow_type, event.before or "", event.activity) if edge else None,
-        "shape": key_of(event.activity, event.shape) if asked else None,
-        "asked": 1 if asked else -1 if event.kind == "voided" else 0,
-        "denied": int(denied),
-        "cost": event.cost if asked else -event.cost,
-        "took": event.took,
-        "gone": event.of if gone else None,
+        **{name: keys[name] for name in ("principal", "pair", "flow", "run")},
+        "edge": keys["edge"] if asked and event.before is not None else None,
+        "shape": keys["shape"] if asked else None,
+        **_adds(event),
+        "kept": int(asked),
         "body": body,
     }
 
 
-def _kept() -> ColumnElement[bool]:
-    """It was neither denied nor voided."""
-    later = events.alias("later")
-    return ~exists(select(later.c.position).where(later.c.gone == events.c.position).correlate(events))
+def _keys(event: Event) -> dict[str, bytes]:
+    return {
+        "principal": key_of(event.principal),
+        "pair": key_of(event.principal, event.activity),
+        "flow": key_of(event.workflow_type, event.activity),
+        "run": key_of(event.run),
+        "edge": key_of(event.workflow_type, event.before or "", event.activity),
+        "shape": key_of(event.activity, event.shape),
+    }
 
 
-def _stands(condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    return exists(select(events.c.position).where(events.c.asked == 1, condition, _kept()))
+def _adds(event: Event) -> dict[str, int]:
+    """What an event adds to sums."""
+    asked = event.kind == "asked"
+    return {
+        "asked": 1 if asked else -1 if event.kind == "voided" else 0,
+        "denied": int(event.kind == "denied"),
+        "cost": event.cost if asked else -event.cost,
+        "took": event.took,
+    }
+
+
+def _sum(what: str, key: bytes) -> bytes:
+    """The name of a sum; the same key may stand for different things."""
+    return hashlib.sha256(what.encode() + key).digest()[:16]
+
+
+class Sums:
+    """What events add to the sums, written when it is asked for, or at the end."""
+
+    def __init__(self, db: Connection) -> None:
+        self._db = db
+        self._added: dict[tuple[bytes, int], Counter[str]] = {}
+
+    def add(self, event: Event) -> None:
+        """Add an event, whose row is there.
+
+        Args:
+            event: The event.
+        """
+        keys, adds = _keys(event), _adds(event)
+        for name, which in (("principal", ("denied", "cost", "took")), ("pair", ("asked",)), ("flow", ("asked",))):
+            added = {column: adds[column] for column in which}
+            self._add(name + "/minute", keys[name], event.at // MINUTE, added)
+            self._add(name + "/hour", keys[name], event.at // HOUR, added)
+        self._add("run", keys["run"], 0, adds)
+        if event.kind == "asked":
+            edge = keys["edge"] if event.before is not None else None
+            self._keep(1, keys["pair"], edge, keys["shape"])
+        elif event.kind != "ended":
+            gone = self._db.execute(_TAKE_BACK, {"of": event.of}).one_or_none()
+            if gone is not None:  # it was kept until now
+                self._keep(-1, gone.pair, gone.edge, gone.shape)
+
+    def _keep(self, count: int, pair: bytes, edge: bytes | None, shape: bytes | None) -> None:
+        for name, key in (("ran", pair), ("edge", edge), ("shape", shape)):
+            if key is not None:
+                self._add(name, key, 0, {"asked": count})
+
+    def _add(self, what: str, key: bytes, slot: int, added: dict[str, int]) -> None:
+        if any(added.values()):
+            self._added.setdefault((_sum(what, key), slot), Counter()).update(added)
+
+    def write(self) -> None:
+        """Write what was added. In the order of the names, as everybody does."""
+        rows = [
+            {"name": name, "slot": slot, **{each: added[each] for each in _SUMMED}}
+            for (name, slot), added in sorted(self._added.items(), key=lambda item: item[0])
+        ]
+        self._added = {}
+        for begin in range(0, len(rows), _ROWS):
+            some = insert_into(self._db, sums).values(rows[begin : begin + _ROWS])
+            more = {each: sums.c[each] + some.excluded[each] for each in _SUMMED}
+            self._db.execute(some.on_conflict_do_update(index_elements=["name", "slot"], set_=more))
+
+
+_TAKE_BACK = (
+    update(events)
+    .where(events.c.position == bindparam("of", type_=BigInteger), events.c.kept == 1)
+    .values(kept=0)
+    .returning(events.c.pair, events.c.edge, events.c.shape)
+)
 
 
 def _total(column: ColumnElement[int], *where: ColumnElement[bool]) -> Any:
     return select(func.coalesce(func.sum(column), 0)).where(*where).scalar_subquery()
 
 
+def _parameter(name: str) -> Any:
+    return bindparam(name, type_=BigInteger)
+
+
+def _since(what: str, column: str, window: str) -> Any:
+    """What is added up since a window's begin; that is in a minute of which some is not in it, and so in an hour."""
+    begin, minute, hour, minutes = (_parameter(f"{window}_{name}") for name in ("begin", "minute", "hour", "minutes"))
+    first = _total(events.c[column], events.c[what] == bindparam(what), events.c.at > begin, events.c.at < minute)
+    by_minute, by_hour = (sums.c.name == bindparam(f"{what}_{name}") for name in ("minute", "hour"))
+    rest = _total(sums.c[column], by_minute, sums.c.slot >= minutes, sums.c.slot < hour * (HOUR // MINUTE))
+    return first + rest + _total(sums.c[column], by_hour, sums.c.slot >= hour)
+
+
+def _ever(what: str, column: str) -> Any:
+    return _total(sums.c[column], sums.c.name == bindparam(f"{what}_ever"), sums.c.slot == 0)
+
+
 def _numbers() -> Select[Any]:
     """Made once: making it takes longer than asking it."""
-    c, now = events.c, bindparam("now", type_=BigInteger)
-    mine, pair, flow, run = (c[name] == bindparam(name) for name in ("principal", "pair", "flow", "run"))
     return select(
-        _total(c.asked, pair, c.at > now - MINUTE).label("last_minute"),
-        _total(c.asked, pair, c.at > now - HOUR).label("last_hour"),
-        _total(c.asked, pair, c.at > now - DAY).label("last_day"),
-        _total(c.denied, mine, c.at > now - HOUR).label("denials_last_hour"),
-        _total(c.asked, flow, c.at > now - HOUR).label("workflow_last_hour"),
-        _total(c.asked, run).label("run_count"),
-        _total(c.denied, run).label("run_denials"),
-        _total(c.took, run).label("run_took"),
-        _total(c.cost, run).label("run_cost"),
-        _total(c.cost, mine, c.at > now - DAY).label("cost_last_day"),
-        _stands(pair).label("ran"),
-        _stands(c.edge == bindparam("edge")).label("transition_seen"),
-        _stands(c.shape == bindparam("shape")).label("shape_seen"),
+        _since("pair", "asked", "MINUTE").label("last_minute"),
+        _since("pair", "asked", "HOUR").label("last_hour"),
+        _since("pair", "asked", "DAY").label("last_day"),
+        _since("principal", "denied", "HOUR").label("denials_last_hour"),
+        _since("flow", "asked", "HOUR").label("workflow_last_hour"),
+        _ever("run", "asked").label("run_count"),
+        _ever("run", "denied").label("run_denials"),
+        _ever("run", "took").label("run_took"),
+        _ever("run", "cost").label("run_cost"),
+        _since("principal", "cost", "DAY").label("cost_last_day"),
+        _since("principal", "took", "DAY").label("took_last_day"),
+        _ever("ran", "asked").label("ran"),
+        _ever("edge", "asked").label("transition_seen"),
+        _ever("shape", "asked").label("shape_seen"),
     )
 
 
 def _before() -> Select[Any]:
     c = events.c
-    wanted = and_(c.run == bindparam("run"), c.asked == 1, c.edge.is_not(None), _kept())
-    return select(c.body).where(wanted).order_by(c.position.desc()).limit(1)
+    wanted = (c.run == bindparam("run"), c.kept == literal_column("1"), c.edge.is_not(None))
+    return select(c.body).where(*wanted).order_by(c.position.desc()).limit(1)
 
 
 _NUMBERS, _BEFORE = _numbers(), _before()
@@ -171,22 +269,26 @@ def numbers_of(db: Connection, event: Event) -> Numbers:
     Raises:
         EvidenceError: A sum is none.
     """
-    asked = {
-        "now": event.at,
-        "principal": key_of(event.principal),
-        "pair": key_of(event.principal, event.activity),
-        "flow": key_of(event.workflow_type, event.activity),
-        "run": key_of(event.run),
-        "edge": key_of(event.workflow_type, event.before or "", event.activity),
-        "shape": key_of(event.activity, event.shape),
-    }
+    keys = _keys(event)
+    asked: dict[str, object] = {}
+    for name in ("principal", "pair", "flow"):
+        asked |= {name: keys[name]} | {
+            f"{name}_{each}": _sum(f"{name}/{each}", keys[name]) for each in ("minute", "hour")
+        }
+    for name, key in (("run", "run"), ("ran", "pair"), ("edge", "edge"), ("shape", "shape")):
+        asked[f"{name}_ever"] = _sum(name, keys[key])
+    for name, window in (("MINUTE", MINUTE), ("HOUR", HOUR), ("DAY", DAY)):
+        begin = event.at - window
+        minutes, hour = begin // MINUTE + 1, begin // HOUR + 1
+        asked |= {f"{name}_begin": begin, f"{name}_minute": minutes * MINUTE, f"{name}_hour": hour}
+        asked[f"{name}_minutes"] = minutes
     row = dict(db.execute(_NUMBERS, asked).mappings().one())
-    ran, transition, shape = (bool(row.pop(name)) for name in ("ran", "transition_seen", "shape_seen"))
     try:
-        sums = {name: int(value) for name, value in row.items()}
+        found = {name: int(value) for name, value in row.items()}
     except (TypeError, ValueError) as err:
         raise EvidenceError("the ledger holds a value of a wrong type: it was edited") from err
-    return Numbers(novel=not ran, transition_seen=transition, shape_seen=shape, **sums)
+    ran, transition, shape = (found.pop(name) > 0 for name in ("ran", "transition_seen", "shape_seen"))
+    return Numbers(novel=not ran, transition_seen=transition, shape_seen=shape, **found)
 
 
 def before_of(db: Connection, run: str) -> bytes | None:

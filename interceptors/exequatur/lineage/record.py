@@ -169,6 +169,23 @@ def read_from(path: Path, index: int, count: int, size: int) -> tuple[str, list[
     return log_id, records
 
 
+def length(path: Path) -> tuple[str, int]:
+    """The id of the log in a journal file, and how many records it has.
+
+    Args:
+        path: The ``.db`` file.
+
+    Raises:
+        JournalError: As for :func:`read`.
+    """
+    with FailuresNamed(path), closing(_connect_to_read(path)) as db:
+        log_id = log_id_of(db, path)
+        last = db.execute("SELECT max(idx) FROM records").fetchone()[0]
+    if not isinstance(last, int | None):
+        raise JournalError(f"{path}: a position is of a wrong type: the journal was edited")
+    return log_id, 0 if last is None else last + 1
+
+
 def verify(path: Path) -> int:
     """Recompute the whole chain of a journal file.
 

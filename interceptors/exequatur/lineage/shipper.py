@@ -58,6 +58,8 @@ class Shipper:
         self._one_round = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self.problem: str | None = None
+        """Why not all was shipped in the last round."""
 
     def start(self) -> None:
         """Begin to ship every ``interval`` seconds; a second call does nothing."""
@@ -138,6 +140,7 @@ class Shipper:
                 if not down:  # [Z4]
                     known = isinstance(err, ExequaturError)
                     _log.error("evidence is not shipped, the journals keep it: %s", err, exc_info=not known)
+                self.problem = str(err) if isinstance(err, ExequaturError) else type(err).__name__
                 down, wait = True, min(wait * 2, max(_LONGEST_WAIT, self._interval))  # [Z3]
             else:
                 if down:
@@ -146,7 +149,7 @@ class Shipper:
                 for path, why in found.items():
                     if refused.get(path) != why:  # [Z4]
                         _log.error("a journal is not shipped: %s", why)
-                refused = found
+                refused, self.problem = found, "; ".join(found.values()) or None
             if last:
                 return
             self._stopping.wait(wait)

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -101,7 +100,6 @@ class EvidenceStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        _open_stores.add(self)
 
     @classmethod
     def open(cls, where: str | Path, *, create: bool = True) -> Self:
@@ -121,7 +119,6 @@ class EvidenceStore:
 
     def close(self) -> None:
         """Let go of the connections."""
-        _open_stores.discard(self)
         self._engine.dispose()
 
     def __enter__(self) -> Self:
@@ -198,6 +195,21 @@ class EvidenceStore:
             StoreUnavailableError: The store cannot be read.
         """
         return self._links(records.c.log_id == log_id)
+
+    def part(self, log_id: str, first: int, count: int) -> list[Record]:
+        """Some records of a log that are kept, in order; the chain is not checked.
+
+        Args:
+            log_id: The log.
+            first: Position of the first one, or of where it would be.
+            count: The most records.
+
+        Raises:
+            EvidenceError: A value is of a wrong type.
+            StoreUnavailableError: The store cannot be read.
+        """
+        links = self._links(and_(records.c.log_id == log_id, records.c.idx >= first))
+        return [link.record for link in islice(links, count)]
 
     def of_run(self, workflow_id: str, run_ids: Iterable[str]) -> Iterator[Link]:
         """The records about runs of a workflow, run by run, then log by log; last those that name no run.
@@ -505,17 +517,3 @@ def _add_checkpoint(db: Connection, note: str) -> bool:
     notes.parse(both)  # as many signatures as a note may have
     db.execute(update(checkpoints).where(here).values(note=both))
     return True
-
-
-_open_stores: weakref.WeakSet[EvidenceStore] = weakref.WeakSet()
-_inherited: list[object] = []
-
-
-def _disown() -> None:
-    """In a forked child: use none of the parent's connections, not even to close them."""
-    for store in list(_open_stores):
-        _inherited.append(store._engine.pool)
-        store._engine.dispose(close=False)
-
-
-os.register_at_fork(after_in_child=_disown)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import ssl
+import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -171,6 +172,7 @@ def connect(where: str | Path, *, create: bool, layout: Layout | None = None) ->
         StoreUnavailableError: It cannot be reached or written.
     """
     engine = _engine(where, create=create)
+    _connected.add(engine)
     try:
         with failures_named(engine):
             _migrate(engine, layout or Layout("an evidence store", version, STEPS))
@@ -393,6 +395,20 @@ def _write_ahead(engine: Engine) -> None:
     # Not through a transaction: within one it cannot be changed.
     with closing(engine.raw_connection()) as db, suppress(sqlite3.OperationalError):  # others may be in the file
         db.cursor().execute("PRAGMA journal_mode = WAL")
+
+
+_connected: weakref.WeakSet[Engine] = weakref.WeakSet()
+_inherited: list[object] = []
+
+
+def _disown() -> None:
+    """In a forked child: use none of the parent's connections, not even to close them."""
+    for engine in list(_connected):
+        _inherited.append(engine.pool)
+        engine.dispose(close=False)
+
+
+os.register_at_fork(after_in_child=_disown)
 
 
 def _reason(err: Exception) -> str:

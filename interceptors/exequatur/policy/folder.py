@@ -154,6 +154,12 @@ class PolicyWatch:
         """Look at the source once, as the thread does at each interval."""
         self._scan(threading.Event())
 
+    @property
+    def refused(self) -> str | None:
+        """Why what is there now was refused."""
+        refused = self._refused
+        return None if refused is None else refused[1]
+
     def overdue(self) -> bool:
         """Whether what was refused is to be looked at again."""
         return self._refused is not None and time.monotonic() - self._refused[0] >= _RETRY

@@ -64,6 +64,8 @@ REVOKE_ACTION = "revocation.add"
 LIFT_ACTION = "revocation.lift"
 EVALUATE_ACTION = "policy.evaluate"
 """May this ask an authority service what the policies say about others?"""
+VIEW_ACTION = "console.view"
+"""May this person see this page of the console? It is about the workflow that the page shows, if it shows one."""
 
 
 def _record(**types: CedarType) -> RecordType:
@@ -101,6 +103,7 @@ _BEHAVIOR = _sometimes(
         run=_record(count=LONG, denials=LONG, seconds=LONG, cost=LONG),
         cost=LONG,
         cost_last_day=LONG,
+        seconds_last_day=LONG,
         new_transition=BOOL,
         new_arguments=BOOL,
         score=LONG,
@@ -149,12 +152,14 @@ _OF_REVOCATIONS = _record(
     now=DATETIME,
 )
 _OF_EVALUATIONS = _record(evaluation=_record(action=STRING, principal=STRING), now=DATETIME)
+_OF_VIEWS = _record(console=_record(page=STRING, redacted=BOOL), now=DATETIME)
 
 _OWN_CONTEXTS = {
     ENROLL_ACTION: _OF_WORKERS,
     REVOKE_ACTION: _OF_REVOCATIONS,
     LIFT_ACTION: _OF_REVOCATIONS,
     EVALUATE_ACTION: _OF_EVALUATIONS,
+    VIEW_ACTION: _OF_VIEWS,
     START_ACTION: _OF_STARTS,
     RESET_ACTION: _OF_ACTIVITIES,
     CHILD_ACTION: _OF_ACTIVITIES,

@@ -11,38 +11,63 @@ import os
 import re
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
 from exequatur.errors import PolicyError
 from exequatur.files import write_whole
 from exequatur.policy.offer import Channel, Provenance
+from exequatur.release.traffic import Traffic
+from exequatur.revocation.store import regular_content
 from exequatur.statements.models import Part
 
 logger = logging.getLogger("exequatur")
 
 FOLDER = "in-force"
 _MAX_BYTES = 65_536
+_MOST = 1_000
+"""Files that are looked at."""
 HOST = re.sub("[^A-Za-z0-9._-]", "-", socket.gethostname())[:64] or "host"
+
+
+Instant = Annotated[float, Field(allow_inf_nan=False)]
+Said = Annotated[str, Field(max_length=16_384)]
+
+
+class Integrity(Part):
+    """What a process is, against its signed manifest."""
+
+    state: Literal["verified", "violated", "unknown"]
+    manifest: Annotated[str, Field(max_length=100)]
+    """Its digest."""
 
 
 class Standing(Part):
     """Whether a process can authorize, and where it works."""
 
-    at: float
+    at: Instant
     """When this was written, in seconds since 1970; it is written again every few seconds."""
-    worker: str | None = None
+    worker: Said | None = None
     """Its SPIFFE id."""
     namespaces: tuple[str, ...] = ()
     task_queues: tuple[str, ...] = ()
-    credential_expires: float | None = None
-    unavailable: str | None = None
+    credential_expires: Instant | None = None
+    unavailable: Said | None = None
     """Why it can authorize nothing now."""
+    state_since: Instant | None = None
+    """Since when it can, or cannot, authorize."""
     revocations: int = 0
     """Version of the revocation feed that it knows."""
-    revocations_age: float = 0.0
+    revocations_age: Instant = 0.0
     """Seconds since it last knew that nothing was missing there."""
+    refused: Said | None = None
+    """Why changed policies were refused, while those before stay in force."""
+    integrity: Integrity | None = None
+    """``None`` where there is no manifest."""
+    unshipped: Said | None = None
+    """Why its evidence does not reach the store."""
+    traffic: Traffic | None = None
 
 
 class InForceReport(Part):
@@ -50,7 +75,7 @@ class InForceReport(Part):
 
     host: str
     pid: Annotated[int, Field(ge=1)]
-    since: float
+    since: Instant
     """Seconds since 1970."""
     digest: str
     name: str | None = None
@@ -59,7 +84,7 @@ class InForceReport(Part):
     address: str | None = None
     channel: Channel = "stable"
     sequence: int | None = None
-    expires: float | None = None
+    expires: Instant | None = None
     key: str | None = None
     standing: Standing | None = None
 
@@ -104,23 +129,42 @@ def read_reports(state_dir: Path) -> tuple[list[InForceReport], list[str]]:
     Raises:
         PolicyError: The folder cannot be read.
     """
+    running, _, problems = read_all_reports(state_dir)
+    return running, problems
+
+
+def read_all_reports(state_dir: Path) -> tuple[list[InForceReport], list[InForceReport], list[str]]:
+    """The same, and what processes left behind that ended without taking their report away.
+
+    Returns:
+        The reports of those that run and of those that have ended, and what is wrong with files that are none.
+
+    Raises:
+        PolicyError: The folder cannot be read.
+    """
     folder = state_dir / FOLDER
     try:
         paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except FileNotFoundError:
-        return [], []
+        return [], [], []
     except OSError as error:
         raise PolicyError(f"{folder} cannot be read: {error.strerror}. Run it as the worker's user.") from None
-    reports, problems = [], []
-    for path in paths:
+    running: list[InForceReport] = []
+    ended: list[InForceReport] = []
+    problems = []
+    for path in paths[:_MOST]:
         try:
             report = _read(path)
         except PolicyError as error:
             problems.append(str(error))
         else:
-            if report is not None and not _gone(report):
-                reports.append(report)
-    return reports, problems
+            if report is not None:
+                (ended if _gone(report) else running).append(report)
+    if len(paths) > _MOST:
+        problems.append(
+            f"{folder} holds {len(paths):,} files, of which {_MOST:,} are looked at. Remove those of others."
+        )
+    return running, ended, problems
 
 
 def _path(state_dir: Path, host: str, pid: int) -> Path:
@@ -129,14 +173,18 @@ def _path(state_dir: Path, host: str, pid: int) -> Path:
 
 def _read(path: Path) -> InForceReport | None:
     try:
-        with path.open("rb") as stream:
-            return InForceReport.model_validate_json(stream.read(_MAX_BYTES))
-    except FileNotFoundError:  # it ended meanwhile
-        return None
+        content = regular_content(path, _MAX_BYTES)
+        if content is None:  # it ended meanwhile
+            return None
+        report = InForceReport.model_validate_json(content)
     except OSError as error:
-        raise PolicyError(f"{path} cannot be read: {error.strerror}. Run it as the worker's user.") from None
+        why = error.strerror or str(error)
+        raise PolicyError(f"{path} cannot be read: {why}. Run it as the worker's user.") from None
     except ValidationError:
         raise PolicyError(f"{path} is not a worker's report. Remove it.") from None
+    if path.name != f"{report.host}-{report.pid}.json":
+        raise PolicyError(f"{path} is the report of another process. Remove it.")
+    return report
 
 
 def _gone(report: InForceReport) -> bool:

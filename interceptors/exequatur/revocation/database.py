@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,6 +41,9 @@ class DatabaseStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._newest = Feed()
+        """What was read last, by whomever."""
+        weakref.finalize(self, engine.dispose)  # who only revokes has no worker whose end would close it
 
     @classmethod
     def open(cls, where: str | Path, *, first: RevocationStore | None = None) -> Self:
@@ -63,7 +67,7 @@ class DatabaseStore:
         return store
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Let go of the connections. Others are made when it is used again."""
         self._engine.dispose()
 
     def _begin_with(self, before: Feed) -> None:
@@ -72,7 +76,7 @@ class DatabaseStore:
         for _ in range(_TRIES):
             here = self.read(Feed())
             if here.version:
-                if here.links[: before.version + 1] != before.links:
+                if not here.continues(before):
                     raise ConfigurationError(
                         f"{self} lacks revocations that the state folder has; add them again with `exequatur revoke`, "
                         "then move the file `revocations` of the folder away"
@@ -88,7 +92,8 @@ class DatabaseStore:
             rows = db.execute(wanted).all()
         if known.version and (not rows or (rows[0].version, rows[0].link) != (known.version, known.link)):  # [RS2]
             raise RevocationFeedError(f"{self} cannot be used: entries have been changed or removed")
-        return self._read(known, [row for row in rows if row.version > known.version])
+        self._newest = self._read(known, [row for row in rows if row.version > known.version])
+        return self._newest
 
     def _read(self, known: Feed, rows: list[Any]) -> Feed:
         try:
@@ -102,7 +107,7 @@ class DatabaseStore:
 
     def add(self, entry: Revocation) -> int:
         for _ in range(_TRIES):
-            feed = self.read(Feed())
+            feed = self.read(self._newest)
             feed.admit(entry)
             if self._insert(feed, (entry,)):
                 return feed.version + 1

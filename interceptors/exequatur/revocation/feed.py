@@ -26,6 +26,22 @@ def linked(before: str, entry: Revocation) -> str:
     return digest(before.encode() + b"\n" + entry.line)
 
 
+_EVERYTHING = ("everything", "")
+
+
+def place_of(entry: Revocation) -> tuple[str, str]:
+    """Where an index has an entry: under something that it names."""
+    return next(iter(entry.named.items()), _EVERYTHING)
+
+
+def places_of(subject: Subject) -> Iterator[tuple[str, str]]:
+    """Where an index has what may revoke a subject."""
+    yield _EVERYTHING
+    for name, told in subject.items():
+        for value in told if isinstance(told, frozenset) else (told,):
+            yield name, value
+
+
 @dataclass(frozen=True)
 class Feed:
     """All entries up to one version, which is their number."""
@@ -42,6 +58,10 @@ class Feed:
     def link(self) -> str:
         """Stands for all entries."""
         return self.links[-1]
+
+    def continues(self, before: Feed) -> bool:
+        """Whether this is the other feed, with more entries or none."""
+        return before.version <= self.version and self.links[before.version] == before.link
 
     def extended(self, entries: Iterable[Revocation]) -> Feed:
         """The feed with more entries."""
@@ -84,7 +104,7 @@ class Feed:
         found: dict[tuple[str, str], list[tuple[int, Revocation]]] = {}
         for number, entry in enumerate(self.entries, 1):
             if entry.lifts is None and number not in self._lifted:
-                found.setdefault(next(iter(entry.named.items()), _EVERYTHING), []).append((number, entry))
+                found.setdefault(place_of(entry), []).append((number, entry))
         return found
 
     def standing(self, now: float) -> Iterator[tuple[int, Revocation]]:
@@ -107,10 +127,7 @@ class Feed:
         index = self._index
         if not index:
             return None
-        found = list(index.get(_EVERYTHING, ()))
-        for name, told in subject.items():
-            for value in told if isinstance(told, frozenset) else (told,):
-                found += index.get((name, value), ())
+        found = (each for place in places_of(subject) for each in index.get(place, ()))
         matching = [each for each in found if each[1].stands(now) and each[1].revokes(subject)]
         return min(matching, key=lambda each: each[0])[1] if matching else None
 
@@ -122,9 +139,6 @@ class Feed:
             now: Seconds since 1970.
         """
         return any(entry.named == {"key": kid} and entry.stands(now) for _, entry in self._index.get(("key", kid), ()))
-
-
-_EVERYTHING = ("everything", "")
 
 
 @dataclass(frozen=True)

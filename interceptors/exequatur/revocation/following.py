@@ -17,6 +17,7 @@ A feed that cannot be reached counts until RV5 ends it. One that broke another r
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -146,6 +147,9 @@ class FollowedRevocations(Revocations):
             if time.monotonic() - self._asked < (_ASK_AGAIN if self.slow else 0.0):
                 return
             self._ask(0.0)
+
+    async def look(self) -> None:
+        await asyncio.to_thread(self.refresh)  # a folder may be on a share that does not answer
 
     def tend(self) -> None:
         self._tended = time.monotonic()

@@ -5,6 +5,7 @@ Rules, numbered as the code marks them:
 RH1  A head is believed when an anchor for revocations has signed it (rules V and T).
 RH2  A feed that has fewer entries than a head that was believed, or others, cannot be used.
 RH3  A head on disk is never replaced by one of an earlier version.
+RH4  A head that would not be believed, such as one that was signed under a wrong clock, is not written.
 """
 
 from __future__ import annotations
@@ -59,19 +60,21 @@ class HeadFile:
         """Put a head on disk.
 
         Raises:
-            RevocationFeedError: It cannot be written.
+            RevocationFeedError: RH4, or it cannot be written.
         """
+        try:
+            self._trust.verify(head)  # [RH4]
+        except StatementError as err:
+            raise RevocationFeedError(
+                f"{self.path}: the head of the feed was not written: {err}. Is the clock right?"
+            ) from err
         try:
             with locked(self.path.parent):
                 held = self.read()
-                if held is None or _order(held) < _order(head):  # [RH3]
+                if held is None or held.claims.version <= head.claims.version:  # [RH3]
                     write_whole(self.path, head.text.encode() + b"\n")
         except OSError as err:
             raise RevocationFeedError(f"{self.path}: the head of the feed was not written: {err.strerror}") from err
-
-
-def _order(head: Token[RevocationHead]) -> tuple[int, float]:
-    return head.claims.version, head.claims.iat
 
 
 def check_contains(feed: Feed, head: Token[RevocationHead], where: object) -> None:

@@ -19,7 +19,7 @@ from exequatur.revocation.feed import Page, page_of
 from exequatur.revocation.head import HeadFile
 from exequatur.revocation.revocations import OwnRevocations
 from exequatur.statements.jws import Token, sign
-from exequatur.statements.keys import Signer
+from exequatur.statements.keys import Signer, SigningKey
 from exequatur.statements.models import RevocationHead
 
 SIGN_EVERY = 1.0
@@ -51,6 +51,11 @@ class Publisher:
         self._head: Token[RevocationHead] | None = None
         self._file = file
 
+    @property
+    def far(self) -> bool:
+        """Whether the key is elsewhere, so that a signature may take its time."""
+        return not isinstance(self._signer(), SigningKey)
+
     def head(self) -> Token[RevocationHead]:
         """The signed head of the feed as it is now.
 
@@ -80,15 +85,14 @@ class Publisher:
         Raises:
             RevocationFeedError: RP1, or it cannot be written.
         """
-        head = self.head()
         held = self._file.read()
         if (
             held is None
-            or held.claims.head != head.claims.head
+            or held.claims.head != self.revocations.feed.link
             or held.claims.aud != self._aud
-            or not 0 <= head.claims.iat - held.claims.iat < KEEP_EVERY
+            or not 0 <= self.revocations.clock() - held.claims.iat < KEEP_EVERY
         ):
-            self._file.write(head)
+            self._file.write(self.head())
 
     def page(self, after: int) -> Page:
         """The entries after a version, as many as fit.

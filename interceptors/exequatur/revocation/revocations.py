@@ -94,6 +94,9 @@ class Revocations(ABC):
     def tend(self) -> None:
         """Called several times a second beside a worker. Never raises and waits for no network."""
 
+    def close(self) -> None:  # noqa: B027 (most hold nothing open)
+        """Let go of what is held open, when no worker runs any more; it may be used again all the same."""
+
     @abstractmethod
     def add(self, entry: Revocation) -> int:
         """Revoke, or lift a revocation.
@@ -103,7 +106,7 @@ class Revocations(ABC):
 
         Raises:
             ConfigurationError: It lifts what cannot be lifted, or the feed is kept elsewhere.
-            ExequaturError: It could not be written; nothing was revoked.
+            ExequaturError: It could not be written, and nothing was revoked unless the message says so.
         """
 
 
@@ -131,6 +134,7 @@ class OwnRevocations(Revocations):
         self.slow = store.slow
         self._unkept = ""
         """Why the last head was not kept on disk; said once."""
+        self._keeping: threading.Thread | None = None
         self._read_at = 0.0
         self._reading = threading.Lock()
         self.refresh()
@@ -147,15 +151,26 @@ class OwnRevocations(Revocations):
 
     def tend(self) -> None:
         self.refresh()
-        if self.publisher is not None and self.problem is None:
-            try:
-                self.publisher.keep()
-            except ExequaturError as err:
-                if self._unkept != str(err):
-                    logger.warning("Those who follow the revocation feed are not told that it is current: %s", err)
-                self._unkept = str(err)
-            else:
-                self._unkept = ""
+        if self.publisher is not None and self.problem is None and not (self._keeping and self._keeping.is_alive()):
+            self._keep(self.publisher, beside=True)
+
+    def _keep(self, publisher: Publisher, *, beside: bool = False) -> None:
+        """Have a current head on disk; with ``beside`` this waits for no key that is elsewhere."""
+        try:
+            if beside and publisher.far:
+                self._keeping = threading.Thread(target=self._keep, args=(publisher,), daemon=True)
+                self._keeping.start()
+                return
+            publisher.keep()
+        except ExequaturError as err:
+            if self._unkept != str(err):
+                logger.warning("Those who follow the revocation feed are not told that it is current: %s", err)
+            self._unkept = str(err)
+        else:
+            self._unkept = ""
+
+    def close(self) -> None:
+        self._store.close()
 
     def _read(self) -> bool:
         """Whether there are new revocations."""
@@ -174,8 +189,11 @@ class OwnRevocations(Revocations):
         return changed
 
     def add(self, entry: Revocation) -> int:
+        self.refresh()
+        if self.problem:  # what is added to a feed that lacks entries makes another feed of it
+            raise RevocationFeedError(f"Nothing was revoked: {self.problem}")
         version = self._store.add(entry)
         self.refresh()
         if self.problem:
-            raise RevocationFeedError(self.problem)
+            raise RevocationFeedError(f"It was revoked (entry {version}), but: {self.problem}")
         return version

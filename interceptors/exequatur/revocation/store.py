@@ -2,12 +2,13 @@
 
 Rules, numbered as the code marks them:
 
-RS1  An entry counts, and is acknowledged, when it is on disk. What follows the last newline never was.
+RS1  An entry counts, and is acknowledged, when all of it is on disk. What follows the last newline never was.
 RS2  What was read once stays: a feed that lacks an entry or has another in its place cannot be used.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -53,6 +54,10 @@ class RevocationStore(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Let go of what is held open; it may be used again all the same."""
+        ...
+
 
 class FolderStore:
     """A feed in a folder: the file ``revocations``, one JSON line for each entry.
@@ -77,7 +82,7 @@ class FolderStore:
                 feed = self._read()
         except (OSError, ValueError) as err:
             raise RevocationFeedError(f"{self.path} cannot be used: {err}") from err
-        if feed.links[: known.version + 1] != known.links:  # [RS2]
+        if not feed.continues(known):  # [RS2]
             raise RevocationFeedError(f"{self.path} cannot be used: entries have been changed or removed")
         return feed
 
@@ -110,10 +115,12 @@ class FolderStore:
                 feed.admit(entry)
                 descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o600)
                 try:
-                    written = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
-                    end = written.rfind(b"\n") + 1
+                    there = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+                    end = there.rfind(b"\n") + 1
                     os.ftruncate(descriptor, end)
-                    os.pwrite(descriptor, line, end)
+                    written = os.pwrite(descriptor, line, end)
+                    if written < len(line):  # [RS1]
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                     os.fsync(descriptor)  # RS1
                 finally:
                     os.close(descriptor)
@@ -121,6 +128,9 @@ class FolderStore:
         except (OSError, RevocationFeedError) as err:
             raise ExequaturError(f"{self.path}: the revocation was not written: {err}") from err
         return feed.version + 1
+
+    def close(self) -> None:
+        """Nothing is held open."""
 
     def __str__(self) -> str:
         return str(self.path)

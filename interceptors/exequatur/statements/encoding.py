@@ -59,6 +59,10 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+MAX_DEPTH = 200
+"""Levels of arrays and objects. Without a number of our own, what is read would depend on the interpreter's stack."""
+
+
 _DECODER = json.JSONDecoder(object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant)
 
 
@@ -68,7 +72,21 @@ def strict_json(data: bytes | str) -> Any:
     Raises:
         ValueError: ``data`` is not UTF-8, not JSON (with its position), nested too deeply, or has a duplicate member.
     """
+    text = data if isinstance(data, str) else data.decode("utf-8")
     try:
-        return _DECODER.decode(data if isinstance(data, str) else data.decode("utf-8"))
+        value = _DECODER.decode(text)
     except RecursionError as err:
         raise ValueError("nested too deeply") from err
+    # Only what has so many brackets can have so many levels, and counting them costs next to nothing.
+    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        raise ValueError("nested too deeply")
+    return value
+
+
+def _depth(value: Any) -> int:
+    depth = 0
+    level = [value]
+    while level := [each for each in level if isinstance(each, dict | list)]:
+        depth += 1
+        level = [child for each in level for child in (each.values() if isinstance(each, dict) else each)]
+    return depth

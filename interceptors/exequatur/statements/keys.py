@@ -12,6 +12,20 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from exequatur.statements.encoding import compact_json, digest, from_base64url, to_base64url
 from exequatur.statements.models import PublicKey
 
+_SMALL_ORDER = frozenset(
+    bytes.fromhex(each)
+    for each in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+)
+"""The y coordinates of points whose order divides eight, in every encoding that libraries take (RFC 8032, 5.1.3)."""
+
 
 @lru_cache(maxsize=1024)
 def thumbprint(x: str) -> str:
@@ -99,12 +113,24 @@ class SigningKey:
 
 
 def verify_signature(x: str, signature: bytes, data: bytes) -> bool:
-    """Whether ``signature`` over ``data`` is by the key (RFC 8032)."""
+    """Whether ``signature`` over ``data`` is by the key (RFC 8032).
+
+    A key or a first half of a signature that is a point of small order is refused: under such a key one signature fits
+    many messages, and libraries differ in whether they take it. Browsers do not (Web Cryptography, Ed25519, "Verify").
+    """
     try:
-        Ed25519PublicKey.from_public_bytes(from_base64url(x)).verify(signature, data)
+        public = from_base64url(x)
+        if _is_small(public) or _is_small(signature[:32]):  # [V7]
+            return False
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, data)
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+def _is_small(point: bytes) -> bool:
+    """Whether a point is of small order, whatever the sign of its x coordinate."""
+    return len(point) == 32 and point[:31] + bytes([point[31] & 0x7F]) in _SMALL_ORDER
 
 
 def warm_up() -> None:

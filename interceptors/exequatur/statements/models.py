@@ -521,6 +521,8 @@ class Challenge(Statement):
     """Of the run's leaf."""
     sub: Name
     """On whose behalf the run acts."""
+    act: Actor | None = None
+    """Who acts for it."""
     namespace: Name
     workflow_id: Name
     workflow_type: Name

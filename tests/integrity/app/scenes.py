@@ -8,10 +8,14 @@ import importlib.util
 import json
 import marshal
 import os
+import shutil
 import sys
+import threading
+import time
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +48,14 @@ def written(path: Path, text: str) -> Iterator[None]:
 
 
 @contextmanager
+def written_in(names: dict[str, Any], name: str, value: Any) -> Iterator[None]:
+    before = names[name]
+    names[name] = value
+    yield
+    names[name] = before
+
+
+@contextmanager
 def exchanged(target: Any, name: str, value: Any) -> Iterator[None]:
     before = getattr(target, name, None)
     had = name in vars(target)
@@ -55,21 +67,29 @@ def exchanged(target: Any, name: str, value: Any) -> Iterator[None]:
         delattr(target, name)
 
 
+def compiled(source: Path, text: str) -> Path:
+    """Plant what Python loads instead of a source file."""
+    cached = Path(importlib.util.cache_from_source(str(source)))
+    cached.parent.mkdir(exist_ok=True)
+    state = source.stat()
+    header = importlib.util.MAGIC_NUMBER + bytes(4)
+    header += int(state.st_mtime).to_bytes(4, "little") + state.st_size.to_bytes(4, "little")
+    cached.write_bytes(header + marshal.dumps(compile(text, str(source), "exec")))
+    return cached
+
+
 def main(manifest: str, keys: str) -> None:
     told: list[str] = []
 
     def tell(what: Told) -> None:
         told.append(what.state)
+        found["record"] = json.loads(what.record(None))
 
     settings = Settings(integrity_manifest=manifest, integrity_keys=keys, integrity_interval="1m")
-
-    def guard_here() -> Guard:
-        guard = Guard.open(settings, tell)
-        assert guard is not None
-        guard.begin()
-        return guard
-
-    guard = guard_here()
+    guard = Guard.open(settings, tell)
+    assert guard is not None
+    guard._share = 1.0
+    guard.begin()
 
     def quick() -> list[str]:
         return guard._quick(Reader())
@@ -86,6 +106,11 @@ def main(manifest: str, keys: str) -> None:
     scene("put back")
     PRICES.touch()
     scene("touched")
+    before, times = PRICES.read_text(), PRICES.stat()
+    PRICES.write_text(before.replace("500", "900"))
+    os.utime(PRICES, ns=(times.st_atime_ns, times.st_mtime_ns))
+    scene("changed as if it were not")
+    PRICES.write_text(before)
     aside = PRICES.rename(PRICES.with_suffix(".aside"))
     scene("missing")
     aside.rename(PRICES)
@@ -95,6 +120,12 @@ def main(manifest: str, keys: str) -> None:
     with written(HERE / "more" / "extra.py", ""):
         scene("added package")
     (HERE / "more").rmdir()
+    (HERE / "more" / "inside").mkdir(parents=True)
+    scene("added folder")
+    with written(HERE / "more" / "inside" / "extra.py", ""):
+        scene("added file in it")
+    shutil.rmtree(HERE / "more")
+    scene("removed folder")
     with written(CONFIG, "limit = 7\n"):
         scene("configuration")
     os.environ["SHOP_MODE"] = "other"
@@ -104,13 +135,14 @@ def main(manifest: str, keys: str) -> None:
     # Loaded later.
     importlib.import_module("shop.later")
     scene("loaded")
+    importlib.import_module("linked.handler")
+    scene("loaded through a link")
+    fleeting = HERE / "shop" / "fleeting.py"
+    with written(fleeting, "VALUE = 'another'"):
+        found["what ran meanwhile"] = importlib.import_module("shop.fleeting").VALUE
+    scene("loaded and put back")
     source = HERE / "shop" / "hidden.py"
-    cached = Path(importlib.util.cache_from_source(str(source)))
-    cached.parent.mkdir(exist_ok=True)
-    state = source.stat()
-    header = importlib.util.MAGIC_NUMBER + bytes(4)
-    header += int(state.st_mtime).to_bytes(4, "little") + state.st_size.to_bytes(4, "little")
-    cached.write_bytes(header + marshal.dumps(compile("VALUE = 'another'", str(source), "exec")))
+    cached = compiled(source, "VALUE = 'another'")
     found["what ran"] = importlib.import_module("shop.hidden").VALUE
     scene("compiled file")
     cached.unlink()
@@ -120,6 +152,7 @@ def main(manifest: str, keys: str) -> None:
         importlib.import_module("stranger")
         scene("stranger")
     sys.path.remove(str(OUTSIDE))
+    del sys.modules["stranger"]
     finder = types.new_class("Finder", exec_body=lambda names: names.update(__module__="nowhere"))()
     sys.meta_path.insert(0, finder)
     scene("finder")
@@ -136,6 +169,21 @@ def main(manifest: str, keys: str) -> None:
     Gate.unavailable.__code__ = (lambda self: None).__code__
     scene("code")
     Gate.unavailable.__code__ = code
+    with written_in(sys.modules, "exequatur.gate.attempt", types.ModuleType("exequatur.gate.attempt")):
+        scene("module")
+    half = types.ModuleType("json.half")
+    half.__spec__ = importlib.util.spec_from_loader("json.half", None)
+    vars(half.__spec__)["_initializing"] = True
+    sys.modules["json.half"] = half
+    vars(half)["decide"] = len
+    scene("module that is being loaded")
+    vars(half)["decide"] = print
+    vars(half.__spec__)["_initializing"] = False
+    scene("module that was being loaded")
+    vars(half)["decide"] = len
+    scene("module that was loaded")
+    del sys.modules["json.half"]
+    vars(half)["decide"] = print
     with guard.probing(lambda: ["the probe says so"]):
         scene("probe")
     scene("nothing again")
@@ -148,6 +196,26 @@ def main(manifest: str, keys: str) -> None:
         with written(TINY.parent / "beside.py", ""):
             scene("read again", whole)
     scene("whole", whole)
+    aside = TINY.rename(TINY.with_suffix(".aside"))
+    os.mkfifo(TINY)
+    guard.look(full=True)
+    found["unread when everything was to be read"] = guard.unavailable()
+    guard.look()
+    found["and then only what is loaded"] = guard.unavailable()
+    TINY.unlink()
+    aside.rename(TINY)
+    guard.look(full=True)
+    found["everything was read"] = guard.unavailable()
+    found["told of everything"] = told[-2:]
+    del told[-2:]
+    source = HERE / "shop" / "later.py"
+    cached = compiled(source, source.read_text())
+    importlib.reload(sys.modules["shop.later"])
+    scene("compiled")
+    scene("compiled and whole", whole)
+    cached = compiled(source, "VALUE = 'another'")
+    scene("compiled file after the whole")
+    cached.unlink()
 
     # What follows from it.
     aside = PRICES.rename(PRICES.with_suffix(".aside"))
@@ -167,6 +235,31 @@ def main(manifest: str, keys: str) -> None:
     guard.look()
     found["sticky"] = guard.violation
     found["told"] = told
+    guard.end()
+
+    # While everything is read again, for long.
+    guard.violation, guard._share = None, 0.05
+    guard._settings = settings.model_copy(update={"integrity_interval": timedelta(milliseconds=50)})
+    guard.begin()
+    reading = threading.Thread(target=guard.look, kwargs={"full": True})
+    reading.start()
+    time.sleep(0.3)
+    with written(PRICES, "LIMIT = 1\n"):
+        for _ in range(300):
+            if guard.violation:
+                break
+            time.sleep(0.05)
+    found["meanwhile"] = guard.violation
+    guard.end()
+    reading.join()
+
+    # A name that is no text.
+    guard.violation, guard._share = None, 1.0
+    guard.begin()
+    strange = Path(os.fsdecode(os.fsencode(HERE) + b"/\xff\n\x1b.py"))
+    with written(strange, ""):
+        guard.look()
+    found["strange"] = [guard.violation, found.pop("record")["differences"]]
     guard.end()
     found["limit"] = prices.LIMIT
     print(json.dumps(found))

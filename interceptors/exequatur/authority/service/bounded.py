@@ -2,13 +2,17 @@
 
 Rules, numbered as the code marks them (H3 is that of :mod:`exequatur.authority.service.limits`):
 
-H23  A body is read whole, within a time and a size, before anything is done with it.
+H23  A body is read whole, within a time and a size, before anything is done with it. One whose end is told in two ways
+     is not read (RFC 9112, section 6.1): others may see another end.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+from collections.abc import Callable
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exequatur.authority.service.answers import Refused, answer, invalid
@@ -28,10 +32,12 @@ class Bounded:
     Args:
         app: What answers.
         limits: As configured.
+        say: The response that says no.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, say: Callable[[Refused, str], Response] = answer) -> None:
         self._app = app
+        self._say = say
         self._most = limits.body
         self._addresses = Buckets(limits.per_address, limits.burst)
 
@@ -41,11 +47,11 @@ class Bounded:
             return
         try:
             if not scope["path"].startswith("/health/"):
-                self._addresses.take(str((scope.get("client") or ("",))[0]))
+                self._addresses.take(network_of(str((scope.get("client") or ("",))[0])))  # H3
             body = await self._body(scope, receive)
         except Refused as refused:
             scope["state"]["error"] = refused.error
-            await answer(refused, scope["state"]["request_id"])(scope, receive, send)
+            await self._say(refused, scope["state"]["request_id"])(scope, receive, send)
             return
         handed = False
 
@@ -65,7 +71,10 @@ class Bounded:
             Refused: H23.
         """
         too_large = Refused(413, "too_large", f"The body has more than {self._most} bytes", headers=_CLOSE)
-        length = dict(scope["headers"]).get(b"content-length", b"0")
+        headers = dict(scope["headers"])
+        if b"transfer-encoding" in headers and b"content-length" in headers:  # [H23]
+            raise Refused(400, "invalid_request", "The body's end is told in two ways", headers=_CLOSE)
+        length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._most * _DRAINED:
             raise too_large
         body, size = bytearray(), 0
@@ -86,3 +95,14 @@ class Bounded:
         except TimeoutError:
             late = f"The body did not arrive within {BODY_WITHIN:.0f} s"
             raise Refused(400, "invalid_request", late, headers=_CLOSE) from None
+
+
+def network_of(address: str) -> str:
+    """Who is counted as one: an IPv4 address, or the /64 that one host of IPv6 has addresses of."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return address
+    return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))

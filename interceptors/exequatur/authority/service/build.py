@@ -1,4 +1,10 @@
-"""Puts the parts of the service together."""
+"""Puts the parts of the service together.
+
+Rules, numbered as the code marks them:
+
+H37  A service that believes names, for development (L1 of :mod:`exequatur.identity.local`), is reached from its own
+     machine only.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +14,7 @@ from exequatur.authority.asking import Asking
 from exequatur.authority.embedded import EmbeddedAuthority
 from exequatur.authority.service.bundles import Bundles
 from exequatur.authority.service.callers import Callers
-from exequatur.authority.service.config import AuthorityConfig
+from exequatur.authority.service.config import AuthorityConfig, is_loopback
 from exequatur.authority.service.health import Health
 from exequatur.authority.service.limits import Buckets
 from exequatur.authority.service.offload import Offload
@@ -34,11 +40,16 @@ def build(
         identity: Who is who.
 
     Raises:
-        ConfigurationError: The shared database cannot be used, or the authority is elsewhere.
+        ConfigurationError: H37; the shared database cannot be used; or the authority is elsewhere.
         StoreUnavailableError: The shared database cannot be reached.
     """
     if not isinstance(authority, EmbeddedAuthority):
         raise ConfigurationError("An authority service needs the keys: name the state folder that holds them")
+    if identity.believes_names and not is_loopback(config.host):  # [H37]
+        raise ConfigurationError(
+            f"listen: {config.host} is reached over a network, and the identity file has a verifier of kind local, "
+            "which believes whoever it is told; take it out, or listen on 127.0.0.1"
+        )
     once = Once(settings, config.state)
     return Service(
         config=config,

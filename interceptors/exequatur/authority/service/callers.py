@@ -4,8 +4,10 @@ Rules, numbered as the code marks them (C are those of :mod:`exequatur.identity.
 
 H7   Who asks is whom the identity configuration makes of the credentials that came (C1 to C6): never a body, a query or
      another header.
-H8   A second credential in the same place makes a request ambiguous, and it is refused.
-H9   A token that may be used once is used once, by all processes of the authority together.
+H8   A second credential in the same place makes a request ambiguous, and it is refused. So is the type of one that is
+     not there: who lost it on the way did not ask on its own behalf.
+H9   A token that may be used once is used once, by all processes of the authority together. It is remembered until it
+     has ended itself. Who asked too often (H3) has not used it.
 """
 
 from __future__ import annotations
@@ -62,6 +64,9 @@ def shown_in(headers: Mapping[str, list[str]], certificate: bytes | None) -> Sho
             raise Refused(400, "invalid_request", f"The header {name} comes twice")
         values[name] = given[0] if given else None
     bearer, subject = values["Authorization"], values[SUBJECT_HEADER]
+    for type, token in ((TYPE_HEADER, "Authorization"), (SUBJECT_TYPE_HEADER, SUBJECT_HEADER)):
+        if values[type] is not None and values[token] is None:  # [H8]
+            raise Refused(400, "invalid_request", f"The header {type} came without {token}")
     asks = None
     if bearer is not None:
         scheme, _, token = bearer.partition(" ")
@@ -104,15 +109,21 @@ class Callers:
         """Find out who asks. May block.
 
         Raises:
-            IdentityError: H7, H9.
+            IdentityError: H7.
             IdentityUnavailableError: It cannot be found out now.
-            StoreUnavailableError: H9 cannot be kept now.
         """
         subject, actor = shown.asks, None
         if shown.subject is not None:
             subject, actor = shown.subject, shown.asks or CERTIFICATE
-        found = self._identity.identify(subject, self._clock(), actor=actor, certificate=shown.certificate)  # H7
-        for name in found.once:
-            if not self._once.first(name, until=found.expires + self._leeway + KEPT):  # [H9]
+        return self._identity.identify(subject, self._clock(), actor=actor, certificate=shown.certificate)  # H7
+
+    def use_up(self, found: Identified) -> None:
+        """Take the tokens that may be used once. May block.
+
+        Raises:
+            IdentityError: H9.
+            StoreUnavailableError: H9 cannot be kept now.
+        """
+        for each in found.once:
+            if not self._once.first(each.name, until=each.ends + self._leeway + KEPT):  # [H9]
                 raise IdentityError("H9", "The token was used before, and may be used once only")
-        return found

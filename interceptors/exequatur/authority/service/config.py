@@ -47,7 +47,7 @@ class Limits(_Table):
     threads: Annotated[int, Field(ge=1, le=256)] = 8
     """Requests that are decided at the same time."""
     polls: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
-    """Requests that wait for the revocation feed at the same time."""
+    """Requests that wait long for the revocation feed at the same time; others wait for a second."""
 
 
 class AuthorityConfig(_Table):
@@ -83,7 +83,7 @@ class AuthorityConfig(_Table):
     def _safe(self) -> Self:
         if not 0 <= self.port <= 65535:
             raise ValueError(f"listen: there is no port {self.port}")
-        if self.tls is None and not _loopback(self.host):
+        if self.tls is None and not is_loopback(self.host):
             raise ValueError(
                 f"listen: {self.host} is reached over a network, and tokens in the clear are anybody's; "
                 "add [tls] with cert and key, or listen on 127.0.0.1"
@@ -92,7 +92,7 @@ class AuthorityConfig(_Table):
             parts = urlsplit(self.url)
             if parts.scheme not in ("https", "http") or not parts.netloc or parts.query or parts.fragment:
                 raise ValueError("url: write it as https://HOST[:PORT]")
-            if parts.scheme == "http" and not _loopback(parts.hostname or ""):
+            if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
                 raise ValueError("url: only https is safe beyond this machine")
         if self.tls is not None and self.tls.client_required and self.tls.client_ca is None:
             raise ValueError("tls: client_required needs client_ca")
@@ -150,7 +150,8 @@ def _absolute(config: AuthorityConfig, base: Path) -> AuthorityConfig:
     return config.model_copy(update={**paths, "tls": tls, "policies": policies})
 
 
-def _loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine is reached by it."""
     if host == "localhost":
         return True
     try:

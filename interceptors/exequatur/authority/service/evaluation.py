@@ -3,7 +3,8 @@
 Rules, numbered as the code marks them (E are those of :mod:`exequatur.policy.engine`):
 
 H29  Only who Cedar strictly allows ``policy.evaluate``, for this action and principal, is told what the policies say.
-     Question and answer are in the evidence before the answer is given.
+     Nor is anybody else told whether the question can be read, which tells what actions, entities and attributes there
+     are. Question and answer are in the evidence before the answer is given.
 H30  The answer is the gate's: strict (rules E), and no for what is revoked.
 H31  Nothing is filled in. What the question does not say, policies do not find; what it says is of the declared type;
      the moment is the authority's.
@@ -48,10 +49,15 @@ async def evaluate(asking: Asking, asked: Evaluation, caller: Identified) -> Dec
     workflow = asked.resource.id if asked.resource.type == WORKFLOW_TYPE else ""
     subject = {"principal": who, "activity": asked.action.name, **({"workflow": workflow} if workflow else {})}
     revoked = gate.revocations.find(subject)
-    verdict = _verdict(policy.bundle, asked, gate.clock())
-    allowed = verdict.allowed and revoked is None  # [H30]
-    why = _why(verdict) if revoked is None else revoked.reason
-    policies = [ref.id for ref in verdict.policies]
+    unread: Refused | None = None
+    verdict: Verdict | None = None
+    try:
+        verdict = _verdict(policy.bundle, asked, gate.clock())
+    except Refused as error:
+        unread = error
+    allowed = verdict is not None and verdict.allowed and revoked is None  # [H30]
+    why = revoked.reason if revoked is not None else _why(verdict)
+    policies = [ref.id for ref in verdict.policies] if verdict is not None else []
     await asking.ask(  # [H29]
         caller.principal,
         EVALUATE_ACTION,
@@ -64,12 +70,14 @@ async def evaluate(asking: Asking, asked: Evaluation, caller: Identified) -> Dec
                 "principal": who,
                 "action": asked.action.name,
                 "resource": {"type": asked.resource.type, "id": asked.resource.id},
-                "decision": "allow" if allowed else "deny",
+                "decision": "none" if verdict is None else "allow" if allowed else "deny",
                 "reason": why,
                 "policies": policies,
             }
         },
     )
+    if unread is not None:
+        raise unread
     context: dict[str, Any] = {"policies": policies, "bundle": policy.bundle.digest}
     if why:
         context["reason_admin"] = {"en": why}
@@ -159,7 +167,9 @@ def _facts(bundle: PolicyBundle, asked: Evaluation, now: float) -> Mapping[str, 
     return {**converted.value, "now": {"__extn": {"fn": "datetime", "arg": moment}}}
 
 
-def _why(verdict: Verdict) -> str | None:
+def _why(verdict: Verdict | None) -> str | None:
+    if verdict is None:
+        return "the question cannot be read"
     if verdict.allowed:
         return None
     named = [f"policy {ref.id}: {ref.reason}" if ref.reason else f"policy {ref.id}" for ref in verdict.policies]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -13,6 +14,8 @@ from exequatur.authority.service.requests import Route, caller_of, elsewhere, pr
 from exequatur.authority.service.revoking import page_body
 from exequatur.statements.models import MAX_SEQUENCE
 
+BRIEFLY = 1.0
+"""Seconds that who follows the feed waits where many wait already. None is sent away: a worker without it stops."""
 _KEYS = "application/jwk-set+json"
 _ANCHORS: dict[int | str, dict[str, Any]] = {200: {"content": {_KEYS: {"schema": {"type": "object"}}}}, **problems()}
 _BYTES: dict[str, Any] = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
@@ -87,10 +90,10 @@ async def _follow(
         caller_of(request, given)  # H34
 
     await elsewhere(request, known)
-    if service.polls.locked():
-        raise unavailable("too many requests wait for the revocation feed")
-    async with service.polls:
-        page = await publisher.next_page(after, wait, ended=lambda: service.health.stopping)
+    crowded = service.polls.locked()
+    async with contextlib.nullcontext() if crowded else service.polls:
+        waits = min(wait, BRIEFLY) if crowded else wait
+        page = await publisher.next_page(after, waits, ended=lambda: service.health.stopping)
     return told(page_body(page))
 
 
@@ -102,11 +105,7 @@ async def _live() -> dict[str, str]:
 @router.get(api.READY_PATH, operation_id="ready", summary="Whether it can decide", responses=problems(503))
 async def _ready(request: Request) -> dict[str, str]:
     service = service_of(request)
-
-    async def look() -> str | None:
-        return service.health.problem()
-
-    if why := await elsewhere(request, look):
+    if why := await service.health.look(service.offload):
         raise unavailable(why)
     return {"status": "ready"}
 

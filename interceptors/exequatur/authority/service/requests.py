@@ -173,7 +173,9 @@ def caller_of(request: Request, shown: Shown) -> Identified:
 
     Raises:
         Refused: H3, H8.
-        IdentityError: H7 to H11.
+        IdentityError: H7, H9.
+        IdentityUnavailableError: It cannot be found out now.
+        StoreUnavailableError: It cannot be remembered that a token was used.
     """
     service = service_of(request)
     caller = service.callers.find(shown)
@@ -181,6 +183,7 @@ def caller_of(request: Request, shown: Shown) -> Identified:
     if caller.acting is not None:
         request.state.acting = caller.acting.sub
     service.buckets.take(str(caller.asks))  # H3
+    service.callers.use_up(caller)  # H9
     return caller
 
 

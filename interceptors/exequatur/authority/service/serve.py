@@ -4,7 +4,7 @@ Rules, numbered as the code marks them:
 
 H25  A client certificate counts only as the TLS layer verified it, on this very connection. No header stands for one.
 H26  When it is told to stop, it says at once that it is not ready and takes on nothing new; what runs is finished.
-H27  Whoever is slow to say what it wants is not waited for.
+H27  Whoever is slow to say what it wants, or takes nothing of the answer, is not waited for.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol, TextIO
 
 import h11
 import uvicorn
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from exequatur.authority.service.access_log import AccessLog
 from exequatur.authority.service.app import create_app
 from exequatur.authority.service.bounded import Bounded
-from exequatur.authority.service.config import AuthorityConfig, Tls
+from exequatur.authority.service.config import Limits, Tls
 from exequatur.authority.service.parts import Service
 from exequatur.errors import ConfigurationError
 from exequatur.gate.serving import Serving
@@ -38,19 +40,42 @@ STOPPING = 0.3
 """Seconds between saying that it is not ready and closing the sockets."""
 HEAD_WITHIN = 10.0
 """Seconds in which the head of a request has to arrive."""
+TAKEN_WITHIN = 10.0
+"""Seconds in which some of an answer has to be taken."""
 _LONGEST_HEAD = 64 * 1024
 """Bytes."""
 _RELOAD = 10.0
 """Seconds between two looks at the certificate's file."""
 
 
+class Listener(Protocol):
+    """What says where a service listens: the configuration of an authority, or of a console."""
+
+    @property
+    def listen(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def tls(self) -> Tls | None: ...
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def grace(self) -> timedelta: ...
+    @property
+    def access_log(self) -> Path | None: ...
+
+
 class _Protocol(H11Protocol):
     """HTTP on one connection, with the client certificate in the scope of each request (ASGI TLS extension)."""
 
     _late: asyncio.TimerHandle | None = None
+    _untaken: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=1, low=0)  # to be told of anything that is not taken
         tls = transport.get_extra_info("ssl_object")
         der = tls.getpeercert(binary_form=True) if tls is not None else None
         app = self.app
@@ -68,7 +93,32 @@ class _Protocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._wait_no_more()
+        self._taken()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._wait_for_taking()
+
+    def resume_writing(self) -> None:
+        self._taken()
+        super().resume_writing()
+
+    def _wait_for_taking(self) -> None:
+        left = self.transport.get_write_buffer_size()
+
+        def look() -> None:
+            if self.transport.get_write_buffer_size() < left:
+                self._wait_for_taking()
+            else:
+                self.transport.abort()  # [H27]
+
+        self._untaken = self.loop.call_later(TAKEN_WITHIN, look)
+
+    def _taken(self) -> None:
+        if self._untaken is not None:
+            self._untaken.cancel()
+            self._untaken = None
 
     def _wait_for_head(self) -> None:
         if self.conn.their_state is not h11.IDLE:
@@ -85,17 +135,17 @@ class _Protocol(H11Protocol):
 class _Server(uvicorn.Server):
     """Stops in two steps (H26), and ends with exit code 0 when it was told to."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, told: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, told: Callable[[], None], leaving: Callable[[], None]) -> None:
         super().__init__(config)
-        self._service = service
         self._told = told
+        self._leaving = leaving
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._told()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._service.health.stopping = True  # H26
+        self._leaving()  # H26
         await asyncio.sleep(STOPPING)
         await super().shutdown(sockets)
 
@@ -131,28 +181,66 @@ async def serve(
         PolicyError: The policies cannot be put in force.
     """
     config = service.config
+
+    def leaving() -> None:
+        service.health.stopping = True
+
     with contextlib.ExitStack() as closing:
-        closing.callback(service.offload.close)
         closing.callback(service.once.close)
-        log = closing.enter_context(_access_log(config))
+        closing.callback(service.offload.close)  # before: what still runs uses it
+        log = closing.enter_context(access_log(config))
         app = AccessLog(Bounded(create_app(service), config.limits), log)
-        listening = closing.enter_context(_listening(config))
-        server = _Server(_uvicorn(app, config), service, lambda: told(_url(config, listening)))
+        site = closing.enter_context(opened(app, config, told, leaving))
         await asyncio.to_thread(serving.adopt)
         async with serving.worker():
-            beside = []
-            if config.tls is not None and server.config.ssl is not None:
-                beside.append(asyncio.ensure_future(_reload(server.config.ssl, config.tls)))
-            if stop is not None:
-                beside.append(asyncio.ensure_future(_stopped(server, stop)))
-            try:
-                await server.serve(sockets=[listening])
-            finally:
-                for each in beside:
-                    each.cancel()
+            await site.run(stop)
 
 
-def _uvicorn(app: Any, config: AuthorityConfig) -> uvicorn.Config:
+class Site:
+    """An application behind an open socket; made by :func:`opened`."""
+
+    def __init__(self, server: _Server, listening: socket.socket, tls: Tls | None) -> None:
+        self._server = server
+        self._listening = listening
+        self._tls = tls
+
+    async def run(self, stop: asyncio.Event | None = None) -> None:
+        """Answer until the process is told to stop.
+
+        Args:
+            stop: Tells it to stop, where signals do not.
+        """
+        server, beside = self._server, []
+        if self._tls is not None and server.config.ssl is not None:
+            beside.append(asyncio.ensure_future(_reload(server.config.ssl, self._tls)))
+        if stop is not None:
+            beside.append(asyncio.ensure_future(_stopped(server, stop)))
+        try:
+            await server.serve(sockets=[self._listening])
+        finally:
+            for each in beside:
+                each.cancel()
+
+
+@contextlib.contextmanager
+def opened(app: ASGIApp, config: Listener, told: Callable[[str], None], leaving: Callable[[], None]) -> Iterator[Site]:
+    """Open the socket of an application.
+
+    Args:
+        app: What answers.
+        config: Where it listens.
+        told: Called with the URL once it is reachable.
+        leaving: Called when it is told to stop, before it takes on nothing new.
+
+    Raises:
+        ConfigurationError: It cannot listen there, or certificate and key cannot be used.
+    """
+    with _listening(config) as listening:
+        server = _Server(_uvicorn(app, config), lambda: told(_url(config, listening)), leaving)
+        yield Site(server, listening, config.tls)
+
+
+def _uvicorn(app: Any, config: Listener) -> uvicorn.Config:
     tls = config.tls
     options: dict[str, Any] = {}
     if tls is not None:
@@ -189,7 +277,7 @@ def _uvicorn(app: Any, config: AuthorityConfig) -> uvicorn.Config:
 
 
 @contextlib.contextmanager
-def _listening(config: AuthorityConfig) -> Iterator[socket.socket]:
+def _listening(config: Listener) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
         listening = socket.create_server((config.host, config.port), family=family, backlog=1024)
@@ -201,13 +289,18 @@ def _listening(config: AuthorityConfig) -> Iterator[socket.socket]:
         yield listening
 
 
-def _url(config: AuthorityConfig, listening: socket.socket) -> str:
+def _url(config: Listener, listening: socket.socket) -> str:
     host = f"[{config.host}]" if ":" in config.host else config.host
     return f"{'http' if config.tls is None else 'https'}://{host}:{listening.getsockname()[1]}"
 
 
 @contextlib.contextmanager
-def _access_log(config: AuthorityConfig) -> Iterator[TextIO]:
+def access_log(config: Listener) -> Iterator[TextIO]:
+    """Where the access log goes: a file, or standard output.
+
+    Raises:
+        ConfigurationError: The file cannot be opened.
+    """
     if config.access_log is None:
         yield sys.stdout
         return
@@ -215,8 +308,13 @@ def _access_log(config: AuthorityConfig) -> Iterator[TextIO]:
         stream = config.access_log.open("a", encoding="utf-8")
     except OSError as err:
         raise ConfigurationError(f"access_log: {config.access_log}: {err.strerror or err}") from err
-    with stream:
+    try:
         yield stream
+    finally:
+        try:
+            stream.close()
+        except OSError as err:  # what was not written has been logged
+            logger.error("access_log: %s: %s", config.access_log, err.strerror or err)
 
 
 async def _reload(context: ssl.SSLContext, tls: Tls) -> None:

@@ -1,0 +1,3 @@
+"""Is changed, loaded, and put back."""
+
+VALUE = "usual"
