@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import re
 import shutil
 import signal
 import sys
@@ -27,6 +28,9 @@ from workflows.story import AGENT, SCENES
 from workflows.terminal import Terminal
 
 POLICIES = Path(__file__).resolve().parent.parent / "policies"
+VIEWER = 'User::"kim"'
+"""Who looks at the console; the policies know her as one of operations."""
+CONSOLE_READY = "The console is at"
 _SERVER_PATIENCE = 30.0
 """Seconds until a server that does not answer counts as broken."""
 
@@ -42,6 +46,8 @@ async def tell(options: argparse.Namespace, folder: Path, processes: Processes, 
     terminal.plain("Exequatur: no activity executes without an authorization that anyone can verify later.")
     terminal.plain(f"folder  {folder}")
     terminal.plain(f"server  {target}, process {server.pid}" + (f", UI {ui}" if ui else ""))
+    if options.keep:
+        terminal.plain(f"console {await _start_console(stage, ui)}")
     terminal.plain(f"worker  process {stage.worker.pid}; what the processes print is in {folder / 'logs'}")
     outcomes = await _play(stage)
     terminal.heading(f"What happened, in {time.monotonic() - begun:.0f} seconds")
@@ -62,7 +68,10 @@ async def tell(options: argparse.Namespace, folder: Path, processes: Processes, 
     else:
         terminal.plain(f"\nAll {len(rows)} steps went as they should.")
     if options.keep:
-        terminal.plain(f"\nThe server stays up: {ui} (address {target}). Ctrl-C ends it.")
+        terminal.plain(
+            f"\nThe server stays up: {ui} (address {target}), and so does the console, with these runs and a"
+        )
+        terminal.plain("sandbox of your own on its page Demo. Its link opens one session. Ctrl-C ends all of it.")
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
     return 1 if failed else 0
@@ -100,6 +109,20 @@ async def _set(folder: Path, server: Child, target: str, processes: Processes, t
     stage.observer = stage.start_worker("worker-observing", "--mode", "observe", queue=OBSERVED_QUEUE)
     await stage.ready(stage.worker)
     return stage
+
+
+async def _start_console(stage: Stage, ui: str | None) -> str:
+    """Start the console, and return the link that opens it."""
+    console = stage.processes.python(
+        "console",
+        "exequatur.cli.main",
+        *("console", "--state", str(stage.folder / "state"), "--policies", str(stage.policies)),
+        *("--address", stage.target, "--listen", f"127.0.0.1:{free_port()}", "--as", VIEWER),
+        *("--demo", "workflows.console_demo:DEMO", "--temporal-ui", str(ui)),
+    )
+    await stage.ready(console, CONSOLE_READY)
+    link = re.search(f"{CONSOLE_READY} (http://\\S+)", console.log.read_text(encoding="utf-8"))
+    return link[1] if link else f"see {console.log}"
 
 
 async def _connected(server: Child, target: str) -> Client:
@@ -150,7 +173,11 @@ def _prepared(options: argparse.Namespace) -> Path:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo ARGS=...", description="Show what the gate does.")
-    parser.add_argument("--keep", action="store_true", help="keep the server and its UI up until Ctrl-C")
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="show it in the console as well, and keep it, the server and its UI up until Ctrl-C",
+    )
     parser.add_argument("--folder", type=Path, help="new folder for all that is written; a temporary one by default")
     parser.add_argument("--policies", type=Path, default=POLICIES, help="policies to copy and use")
     options = parser.parse_args()

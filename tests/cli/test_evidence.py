@@ -166,6 +166,21 @@ def test_a_file_with_statements_and_proofs_verifies_offline(recorded, exequatur,
     assert refused.out == ""
 
 
+def test_the_viewer_is_one_file_with_or_without_evidence(exequatur, tmp_path):
+    (tmp_path / "refund.json").write_text('{"version":"<script>"}')
+    for file in ((), (str(tmp_path / "refund.json"),)):
+        ended = exequatur("evidence", "viewer", *file, "-o", str(tmp_path / "viewer.html"))
+        assert ended.code == 0, ended.err
+        made = (tmp_path / "viewer.html").read_text()
+        assert "script-src &#39;sha256-" in made
+        assert ("\\u003cscript\\u003e" in made) == bool(file)
+    (tmp_path / "refund.json").write_bytes(b"\xff")
+    ended = exequatur("evidence", "viewer", str(tmp_path / "refund.json"), "-o", str(tmp_path / "viewer.html"))
+    assert ended.code == 2
+    assert "no UTF-8 text" in ended.err
+    assert exequatur("evidence", "viewer", str(tmp_path / "none.json"), "-o", str(tmp_path / "x.html")).code == 2
+
+
 def test_a_file_without_proofs_or_trusted_keys_does_not_verify(recorded, exequatur, store, notary, tmp_path):
     _, trust = notary
     path = str(tmp_path / "evidence.json")

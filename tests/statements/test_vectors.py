@@ -9,7 +9,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from exequatur.statements.encoding import compact_json, digest, from_base64url, strict_json, to_base64url
+from exequatur.statements.encoding import (
+    MAX_DEPTH,
+    compact_json,
+    digest,
+    from_base64url,
+    strict_json,
+    to_base64url,
+)
 from exequatur.statements.keys import SigningKey, thumbprint, verify_signature, warm_up
 from exequatur.statements.models import RequestCore
 
@@ -164,6 +171,17 @@ def test_base64url_has_one_text_for_one_value(text: str) -> None:
 def test_json_that_could_be_read_in_two_ways_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         strict_json(data)
+
+
+@pytest.mark.parametrize("pair", [(b"[", b"]"), (b'{"a":', b"}")], ids=["arrays", "objects"])
+def test_json_is_as_deep_as_we_say_and_not_as_the_interpreter_can(pair: tuple[bytes, bytes]) -> None:
+    def nested(levels: int) -> bytes:
+        return pair[0] * levels + b"1" + pair[1] * levels
+
+    strict_json(nested(MAX_DEPTH))
+    with pytest.raises(ValueError, match="nested too deeply"):
+        strict_json(nested(MAX_DEPTH + 1))
+    strict_json(b"[" + b",".join([nested(2)] * MAX_DEPTH) + b"]")  # many brackets, few levels
 
 
 def test_the_hash_of_a_request_core_is_the_documented_one() -> None:

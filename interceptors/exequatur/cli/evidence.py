@@ -24,7 +24,7 @@ _STORE = click.argument("store", metavar="STORE")
 
 @click.group()
 def evidence() -> None:
-    """Keep the evidence of the gates: ship, list, export, import, merge, prune, verify.
+    """Keep the evidence of the gates: ship, list, export, import, merge, prune, verify, view.
 
     STORE is the path of a SQLite file, or postgresql://USER:PASSWORD@HOST/DATABASE.
     """
@@ -139,7 +139,7 @@ def verify(file: Path, trust: Path) -> None:
     for link in content.links:
         check_link(link)
     if content.proofs is None:
-        raise EvidenceError(f"{file}: holds no statements and proofs; write it with --history")
+        raise EvidenceError(f"{file}: holds no statements and proofs; write it with --history [W0]")
     run = content.proofs.get("run_id") if isinstance(content.proofs, dict) else None
     seals = [
         link.record.body.decode("ascii", "replace")
@@ -152,6 +152,21 @@ def verify(file: Path, trust: Path) -> None:
     click.echo(f"checkpoints at {', '.join(map(str, found.sizes))} events" if found.sizes else "no checkpoint")
     if found.events:
         click.echo(f"proven events: {', '.join(map(str, found.events))}")
+
+
+@evidence.command()
+@click.argument("file", metavar="[FILE]", required=False, type=_FILE)
+@click.option("-o", "--output", "out", required=True, type=_FILE, help="The HTML file to write.")
+def viewer(file: Path | None, out: Path) -> None:
+    """Write the proof viewer as one HTML file, with FILE in it, to look into evidence in a browser, offline.
+
+    The reader chooses the trust file; there is none in it. It comes to the same verdict as `verify`.
+    """
+    from exequatur.console.proof_file import proof_file
+
+    made = proof_file() if file is None else proof_file(file.name, file.read_bytes())
+    out.write_text(made, "utf-8")
+    click.echo(f"{out} written; open it in a browser")
 
 
 @evidence.command("import")

@@ -20,6 +20,7 @@ from exequatur.cli.audit import audit
 from exequatur.cli.authority import authority
 from exequatur.cli.behavior import behavior
 from exequatur.cli.checkpoint import checkpoint
+from exequatur.cli.console import console
 from exequatur.cli.control import control
 from exequatur.cli.doctor import doctor
 from exequatur.cli.evidence import evidence
@@ -97,6 +98,7 @@ commands.add_command(audit)
 commands.add_command(authority)
 commands.add_command(behavior)
 commands.add_command(checkpoint)
+commands.add_command(console)
 commands.add_command(control)
 commands.add_command(doctor)
 commands.add_command(evidence)

@@ -1,0 +1,1 @@
+"""The console: pages for people who want to see what happens, served by ``exequatur console``."""

@@ -1,0 +1,164 @@
+"""What Cedar says of a viewer, and what a viewer does: through the same calls as the authority service.
+
+Rules, numbered as the code marks them (Q are those of :mod:`exequatur.authority.asking`, H those of
+:mod:`exequatur.authority.service.revoking`, L those of :mod:`exequatur.authority.approvals`):
+
+V1  A page is shown only after Cedar strictly allowed the action ``console.view`` for this viewer and page. The answer
+    is not recorded: looking changes nothing.
+V2  While it cannot be decided, nothing is shown: there are no policies, or their release has ended.
+V3  Whoever is revoked sees nothing. Only the kill switch does not stand in the way of those who are to lift it.
+V4  What a viewer does is done by the audited calls of the authority, which ask Cedar and record the answer first: the
+    principal is the session's, never what a request says.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from temporalio.client import Client
+
+from exequatur.approvals import OpenChallenge, Trusted, answer
+from exequatur.assembly import Parts
+from exequatur.authority.api import RevocationBody
+from exequatur.authority.asking import Asking
+from exequatur.authority.embedded import EmbeddedAuthority
+from exequatur.authority.service.revoking import revoke
+from exequatur.console.viewer import Viewer
+from exequatur.errors import ConfigurationError
+from exequatur.gate.attempt import NO_ARGUMENTS
+from exequatur.gate.gate import Gate
+from exequatur.identity.callers import Identified
+from exequatur.policy.action import WORKFLOW_TYPE
+from exequatur.policy.engine import decide
+from exequatur.policy.told import VIEW_ACTION
+from exequatur.statements.models import Approval
+
+_FRESH = 1.0
+"""Seconds for which the policies are not looked at again."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Whether a viewer may see a page.
+
+    Args:
+        allowed: Whether.
+        why: Why not.
+    """
+
+    allowed: bool
+    why: str = ""
+
+
+class Governing:
+    """Asks and acts with the authority of a state folder.
+
+    Args:
+        parts: The authority, with its policies and revocations.
+
+    Raises:
+        ConfigurationError: The authority is elsewhere.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        if not isinstance(parts.authority, EmbeddedAuthority):
+            raise ConfigurationError("A console needs the keys of the authority: name its state folder with --state")
+        self._parts = parts
+        self._authority = parts.authority
+        self._asking = Asking(parts.gate, parts.authority.state.journal)
+        self._looked = float("-inf")
+
+    @property
+    def gate(self) -> Gate:
+        """Policies, revocations and clock."""
+        return self._parts.gate
+
+    @property
+    def trusted(self) -> Trusted:
+        """What verifies challenges."""
+        gate = self.gate
+        return Trusted(gate.trust, gate.settings.trust_domain, gate.settings.cluster, gate.clock)
+
+    async def refresh(self) -> None:
+        """Bring policies and revocations up to date; at most once a second."""
+        if time.monotonic() - self._looked < _FRESH:
+            return
+        await self._parts.serving.refresh()
+        await self.gate.revocations.look()
+        self._looked = time.monotonic()
+
+    async def may_see(self, viewer: Viewer, page: str, workflow_id: str = "") -> Seen:
+        """Ask whether a viewer may see a page.
+
+        Args:
+            viewer: Who looks.
+            page: Its name.
+            workflow_id: Of the workflow that it shows, if it shows one.
+
+        Raises:
+            PolicyError: The policies cannot be looked at.
+        """
+        await self.refresh()
+        gate = self.gate
+        now, policy = gate.clock(), gate.policy
+        if ended := policy.ended(now):  # [V2]
+            return Seen(False, f"It cannot be decided: {ended}")
+        who = {"principal": str(viewer.principal), "workflow": workflow_id}
+        standing = (each for _, each in gate.revocations.feed.standing(now))
+        if revoked := next((each for each in standing if not each.everything and each.revokes(who)), None):  # [V3]
+            return Seen(False, f"Revoked: {revoked.reason}")
+        moment = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        verdict = decide(
+            policy.bundle,
+            viewer.principal.entity(),
+            {"type": "Action", "id": VIEW_ACTION},
+            {"type": WORKFLOW_TYPE, "id": workflow_id},
+            NO_ARGUMENTS,
+            {
+                "console": {"page": page, "redacted": viewer.public},
+                "now": {"__extn": {"fn": "datetime", "arg": moment}},
+            },
+        )
+        if verdict.allowed:  # V1
+            return Seen(True)
+        named = [f"policy {ref.id}: {ref.reason}" if ref.reason else f"policy {ref.id}" for ref in verdict.policies]
+        return Seen(False, "; ".join([*named, *verdict.errors]) or f"no policy permits {VIEW_ACTION} to it")
+
+    async def revoke(self, viewer: Viewer, body: RevocationBody) -> int:
+        """Revoke, or lift a revocation (H32, H33).
+
+        Returns:
+            The feed's version with the entry in it.
+
+        Raises:
+            Refused: There is no such entry to lift, or nothing is named.
+            AuthorizationDenied: Cedar does not allow it.
+            AuthorizationUnavailable: It cannot be decided or recorded.
+            ExequaturError: It could not be written.
+        """
+        await self.refresh()
+        who = viewer.principal  # [V4]
+        caller = Identified(who, None, who, None, self.gate.clock(), (), ("console",))
+        return (await revoke(self._asking, body, caller)).version
+
+    async def answer(
+        self,
+        viewer: Viewer,
+        client: Client,
+        challenge: OpenChallenge,
+        verdict: Literal["approve", "reject"],
+        reason: str | None,
+    ) -> Approval:
+        """Agree to what a run waits for, or refuse it.
+
+        Raises:
+            ChallengeError: The run has ended.
+            AuthorizationDenied: The viewer may not answer this.
+            AuthorizationUnavailable: It cannot be decided or recorded.
+        """
+        await self.refresh()
+        who = viewer.principal  # [V4]
+        return await answer(client, self._authority, who, challenge, verdict, reason)

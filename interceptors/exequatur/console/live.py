@@ -1,0 +1,212 @@
+"""Decisions as they happen: a table that follows by server-sent events, with filters that are part of the address.
+
+Rules, numbered as the code marks them:
+
+T1  What a viewer may not see is not to be found out by filtering: where names are redacted, they are no filter.
+T2  A stream is bounded: so many rows in one batch, so many streams at a time. What is not sent is counted, and said.
+T3  A stream ends when its session does, or when Cedar does not let the viewer look any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from exequatur.console.decision import COUNTED, Decision
+from exequatur.console.entering import entered
+from exequatur.console.errors import ProblemError
+from exequatur.console.evidence import Counts
+from exequatur.console.parts import Console, console_of
+from exequatur.console.redact import redacted
+from exequatur.console.render import json_bytes, page
+from exequatur.console.viewer import Viewer
+
+router = APIRouter()
+
+EVERY = 0.2
+"""Seconds between two batches."""
+ROWS = 200
+"""Rows in one batch, and on the page when it is opened."""
+_LOOK_EVERY = 2.0
+"""Seconds after which a stream looks again whether its viewer may look."""
+_PING_EVERY = 10.0
+_LONGEST = 500
+"""Characters of a filter."""
+_PLACE = re.compile(r"[0-9]{1,15}\Z")
+_OUTCOMES = ("allow", "deny", "none")
+_KINDS = {"shadow": ("shadow",), "receipt": ("receipt",), "authority": ("authority",), "nexus": ("nexus",)} | {
+    "decision": ("decision",),
+    "message": ("message",),
+}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which decisions are wanted; empty for any. Texts are found anywhere in what they are about."""
+
+    principal: str = ""
+    activity: str = ""
+    outcome: str = ""
+    policy: str = ""
+    workflow: str = ""
+    kind: str = ""
+
+    @classmethod
+    def of(cls, request: Request, viewer: Viewer) -> Filter:
+        """What an address asks for."""
+        given = {each.name: request.query_params.get(each.name, "").strip()[:_LONGEST] for each in fields(cls)}
+        if viewer.public:  # [T1]
+            given |= {"principal": "", "workflow": ""}
+        if given["outcome"] not in _OUTCOMES:
+            given["outcome"] = ""
+        if given["kind"] not in _KINDS:
+            given["kind"] = ""
+        return cls(**given)
+
+    def wants(self, row: Decision) -> bool:
+        """Whether it is one of them."""
+        return (
+            (row.kind in _KINDS[self.kind] if self.kind else row.kind in COUNTED)
+            and (not self.outcome or row.outcome == self.outcome)
+            and _in(self.principal, row.principal)
+            and _in(self.activity, row.action)
+            and (_in(self.workflow, row.workflow_id) or self.workflow == row.run_id)
+            and (not self.policy or any(_in(self.policy, each) for each in row.policies))
+        )
+
+    def plain(self) -> dict[str, str]:
+        """What was asked for, by name; what was not is left out."""
+        return {each.name: value for each in fields(self) if (value := getattr(self, each.name))}
+
+
+def _in(wanted: str, text: str) -> bool:
+    return not wanted or wanted.casefold() in text.casefold()
+
+
+@router.get("/governance")
+async def show(request: Request) -> Response:
+    """The page, which needs no script to show what was decided when it was asked for."""
+    viewer = await entered(request, "governance")
+    decisions = console_of(request).decisions
+    wanted = Filter.of(request, viewer)
+    batch = decisions.since(0)
+    found = [row for row in batch.rows if wanted.wants(row)]
+    return page(
+        request,
+        "governance_live.html.jinja",
+        tab="live",
+        rows=[row.plain() for row in reversed(found[-ROWS:])],
+        found=len(found),
+        place=batch.place,
+        counts=told(decisions.counts(), minutes=True),
+        asked=wanted.plain(),
+        names={
+            "activities": _commonest(row.action for row in batch.rows[-5000:]),
+            "principals": [] if viewer.public else _commonest(row.principal for row in batch.rows[-5000:]),
+            "policies": _commonest(each for row in batch.rows[-5000:] for each in row.policies),
+        },
+        problems=list(decisions.problems.values()),
+        kinds=list(_KINDS),
+    )
+
+
+@router.get("/governance/events")
+async def events(request: Request) -> Response:
+    """The stream: batches of rows, and counts."""
+    viewer = await entered(request, "governance")
+    console = console_of(request)
+    given = request.headers.get("last-event-id") or request.query_params.get("after", "")
+    if given and not _PLACE.match(given):
+        raise ProblemError(
+            400, "The address cannot be read", "after: it is no place in the stream.", "Reload the page."
+        )
+    if console.streams.locked():  # [T2]
+        raise ProblemError(
+            503, "Too many look at once", "Too many pages follow what is decided.", "Close some.", {"Retry-After": "10"}
+        )
+    place = int(given) if given else console.decisions.place
+    stream = _stream(request, console, viewer, Filter.of(request, viewer), place)
+    return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+async def _stream(
+    request: Request, console: Console, viewer: Viewer, wanted: Filter, place: int
+) -> AsyncIterator[bytes]:
+    decisions = console.decisions
+    cookie = request.cookies.get(console.sessions.cookie, "")
+    looked = said = time.monotonic()
+    counted = 0.0
+    if place > decisions.place:  # the console was started again: its numbers began anew
+        place = 0
+    async with console.streams:
+        yield b"retry: 1000\n\n"
+        while not console.standing.stopping:
+            now = time.monotonic()
+            if now - looked >= _LOOK_EVERY:
+                known = viewer.public or console.sessions.alive(cookie)
+                if not known or not (await console.governing.may_see(viewer, "governance")).allowed:  # [T3]
+                    yield _event("ended", {"title": "Your session has ended"})
+                    return
+                looked = now
+            batch = decisions.since(place)
+            found = [row for row in batch.rows if wanted.wants(row)]
+            body: dict[str, Any] = {}
+            if found or batch.lost:
+                sent = found[-ROWS:]  # [T2]
+                body = {
+                    "rows": [row.plain() for row in sent],
+                    "skipped": len(found) - len(sent),
+                    "lost": batch.lost,
+                }
+            if batch.rows or now - counted >= _LOOK_EVERY:
+                minutes = now - counted >= _LOOK_EVERY
+                body["counts"] = told(decisions.counts(), minutes=minutes)
+                counted = now if minutes else counted
+            if body:
+                said = now
+                yield _event("batch", redacted(body) if viewer.public else body, batch.place)
+            elif now - said >= _PING_EVERY:
+                said = now
+                yield b": still here\n\n"
+            place = batch.place
+            await asyncio.sleep(EVERY)
+
+
+def _event(name: str, body: dict[str, Any], place: int | None = None) -> bytes:
+    # JSON has no line breaks, so nothing in it ends the event.
+    identity = b"" if place is None else b"id: %d\n" % place
+    return b"event: %s\n%sdata: %s\n\n" % (name.encode(), identity, json_bytes(body))
+
+
+def told(counts: Counts, *, minutes: bool) -> dict[str, Any]:
+    """The numbers for the page.
+
+    Args:
+        counts: What was counted.
+        minutes: Whether the last minutes are told, too.
+    """
+    said: dict[str, Any] = {
+        "total": counts.total,
+        **counts.outcomes,
+        "observed": counts.observed,
+        "disagreements": counts.shadow,
+        "rate": round(counts.rate, 1),
+    }
+    if minutes:
+        said["minutes"] = [[at, *(each.get(name, 0) for name in _OUTCOMES)] for at, each in counts.minutes]
+    return said
+
+
+def _commonest(names: Any, most: int = 50) -> Sequence[str]:
+    counted: dict[str, int] = {}
+    for name in names:
+        counted[name] = counted.get(name, 0) + 1
+    return sorted(sorted(counted, key=lambda name: -counted[name])[:most])

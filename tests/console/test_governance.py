@@ -1,0 +1,301 @@
+"""The governance page over HTTP: what is shown to whom, what filters find, and what is done in whose name."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from exequatur.console import live
+from exequatur.console.redact import PLAIN, REDACTED, redacted
+from exequatur.policy.bundle import PolicyBundle
+from exequatur.release.report import Standing, report_of, write_report
+from exequatur.statements.encoding import compact_json, digest
+from tests.authority.running import eventually
+from tests.console.running import FAY, KIM, REFERENCE, Looking, Running, decision, running, write
+
+SECRET = "the-secret-customer"
+DENIED = {
+    "activity_type": "export_customers",
+    "decision": "deny",
+    "principal": f'User::"{SECRET}"',
+    "policies": ["exports-of-the-own-region"],
+    "reason": f"policy exports-of-the-own-region: {SECRET}",
+    "workflow_id": f"export-{SECRET}",
+    "run_id": f"run-{SECRET}",
+    "arguments": json.dumps({"customer": SECRET}),
+    "facts": json.dumps({"run": {"workflow_id": SECRET}}),
+}
+
+
+@pytest_asyncio.fixture(scope="module")
+async def told(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+    """A console with a few decisions."""
+    folder = tmp_path_factory.mktemp("told")
+    bundle = PolicyBundle.from_folder(REFERENCE)
+    rows = [decision(bundle=bundle.digest), decision(**DENIED), decision(decision="none", policies=[], enforced=False)]
+    async with running(folder) as console:
+        write(folder, *rows)
+        beside = {"bundle": bundle.digest, "decision": "allow", "policies": []}
+        body = {"activity_type": "refund_order", "decision": "deny", "policies": ["tighter"], "enforced": beside}
+        write(folder, compact_json({**body, "bundle": digest("candidate"), "workflow_id": "w-9"}), kind="shadow")
+        await eventually(lambda: console.console.decisions.counts().shadow == 1)
+        yield console
+
+
+async def stream(looking: Looking, path: str, until: Any, within: float = 20.0) -> list[dict[str, Any]]:
+    """The batches of a stream, until one of them is what is waited for."""
+    batches = []
+    async with asyncio.timeout(within), looking.client.stream("GET", path) as answered:
+        assert answered.status_code == 200
+        assert answered.headers["content-type"].startswith("text/event-stream")
+        async for line in answered.aiter_lines():
+            if line.startswith("data: "):
+                batches.append(json.loads(line[6:]))
+                if until(batches[-1]):
+                    break
+    return batches
+
+
+@pytest.mark.parametrize(
+    ("query", "seen"),
+    [
+        ("", {"refund_order", "export_customers"}),
+        ("?activity=EXPORT", {"export_customers"}),
+        ("?outcome=allow", {"refund_order"}),
+        ("?outcome=deny&activity=refund", set()),
+        ("?principal=ops-bot", {"refund_order"}),
+        ("?policy=own-region", {"export_customers"}),
+        ("?workflow=order-", {"refund_order"}),
+        ("?kind=nexus", set()),
+        ("?kind=shadow", {"refund_order"}),
+        ("?outcome=nonsense&kind=nonsense", {"refund_order", "export_customers"}),
+    ],
+)
+async def test_filters_stand_in_the_address(told, query, seen):
+    async with told.browser() as kim:
+        page = (await kim.get(f"/governance{query}")).text
+    table = page.partition("<tbody>")[2].partition("</tbody>")[0]
+    assert {name for name in ("refund_order", "export_customers") if name in table} == seen
+    assert ('id="empty" hidden' in page) == bool(seen)
+
+
+async def test_new_decisions_come_by_the_stream_and_the_filter_holds_there_too(told):
+    async with told.browser() as kim:
+        place = told.console.decisions.place
+        following = asyncio.create_task(
+            stream(kim, f"/governance/events?after={place}&activity=streamed", lambda batch: batch.get("rows"))
+        )
+        await asyncio.sleep(0.3)
+        write(told.folder, decision(activity_type="other"), decision(activity_type="streamed"))
+        [row] = (await following)[-1]["rows"]
+    assert (row["action"], row["outcome"], row["policies"]) == ("streamed", "allow", ["refunds-by-operations"])
+
+
+@pytest.mark.rule("live.T2")
+async def test_a_stream_sends_no_more_than_fits_and_says_what_it_left_out(told, monkeypatch):
+    monkeypatch.setattr(live, "ROWS", 5)
+    async with told.browser() as kim:
+        write(told.folder, *[decision(activity_type=f"many-{n}") for n in range(12)])
+        await eventually(lambda: told.console.decisions.since(0).rows[-1].action == "many-11")
+        batches = await stream(kim, "/governance/events?after=1&activity=many-", lambda batch: batch.get("rows"))
+    assert [row["action"] for row in batches[-1]["rows"]] == [f"many-{n}" for n in range(7, 12)]
+    assert batches[-1]["skipped"] == 7
+
+
+@pytest.mark.rule("live.T2")
+async def test_no_more_than_some_follow_at_a_time(told, monkeypatch):
+    monkeypatch.setattr(told.console.streams, "locked", lambda: True)
+    async with told.browser() as kim:
+        answered = await kim.get("/governance/events", headers={"Accept": "application/json"})
+    assert answered.status_code == 503
+    assert answered.json()["title"] == "Too many look at once"
+
+
+@pytest.mark.rule("live.T3")
+@pytest.mark.parametrize("how", ["logout", "revoked"])
+async def test_a_stream_ends_with_its_session_and_with_the_right_to_look(tmp_path, monkeypatch, how):
+    from exequatur.revocation.entry import revocation
+
+    monkeypatch.setattr(live, "_LOOK_EVERY", 0.1)
+    async with running(tmp_path) as console, console.browser() as kim:
+        cookie = next(iter(kim.client.cookies.values()))
+        following = asyncio.create_task(stream(kim, "/governance/events", lambda batch: "title" in batch))
+        await asyncio.sleep(0.3)
+        if how == "logout":
+            console.console.sessions.close(cookie)
+        else:
+            console.console.governing.gate.revocations.add(revocation(reason="he left", principal=KIM))
+        assert (await following)[-1] == {"title": "Your session has ended"}
+
+
+async def test_one_decision_has_a_page_with_what_cedar_was_told(told):
+    row = next(row for row in told.console.decisions.since(0).rows if row.action == "export_customers")
+    async with told.browser() as kim:
+        page = (await kim.get(f"/governance/decision?log={row.log}&index={row.index}")).text
+        other = await kim.get(f"/governance/decision?log={row.log}&index=99999")
+    for part in (SECRET, "export_customers", "exports-of-the-own-region", "Arguments that Cedar was given", "denied"):
+        assert part in page
+    assert other.status_code == 404
+
+
+async def test_the_policies_in_force_on_each_worker_are_shown_with_how_often_each_decided(told):
+    bundle = PolicyBundle.from_folder(REFERENCE)
+    standing = Standing(at=time.time(), worker="spiffe://x/w", task_queues=("operations",), unavailable="no credential")
+    write_report(told.folder / "state", report_of(bundle.digest, None, time.time(), standing))
+    async with told.browser() as kim:
+        page = (await kim.get("/governance/policies")).text
+    for part in ("spiffe://x/w", "no credential", "refunds-limit", "in force on 1 worker", "tighter", "would deny"):
+        assert part in page
+    assert "a refund above 5000.00 is not paid from here" in page
+
+
+@pytest.mark.rule("render.R3", "live.T1")
+async def test_a_public_console_shows_what_happened_and_not_to_whom(tmp_path):
+    async with running(tmp_path, config={"public": True}) as console, console.browser(None) as anybody:
+        write(tmp_path, decision(**DENIED))
+        await eventually(lambda: console.console.decisions.place)
+        row = console.console.decisions.since(0).rows[0]
+        pages = [
+            (await anybody.get(path)).text
+            for path in (
+                "/governance",
+                "/governance/policies",
+                "/governance/approvals",
+                "/governance/revocations",
+                f"/governance/decision?log={row.log}&index={row.index}",
+            )
+        ]
+        batches = await stream(anybody, "/governance/events?after=0", lambda batch: batch.get("rows"))
+        assert "export_customers" in pages[0]
+        assert "exports-of-the-own-region" in pages[0]
+        assert batches[-1]["rows"][0]["principal"] == REDACTED
+        for text in (*pages, json.dumps(batches)):
+            assert SECRET not in text
+            assert str(tmp_path) not in text
+        # What is hidden is not to be found out by asking for it.
+        for name in ("principal", "workflow"):
+            both = [(await anybody.get(f"/governance?{name}={value}")).text for value in (SECRET, "nobody")]
+            assert all("export_customers" in each.partition("<tbody>")[2] for each in both)
+        # And nothing is changed.
+        for path in ("/governance/revocations", "/governance/approvals", "/logout"):
+            answered = await anybody.client.post(path, data={"everything": "yes"}, headers={"Origin": console.url})
+            assert answered.status_code == 403
+        assert "csrf" not in "".join(pages)
+        assert console.records() == []
+
+
+@pytest.mark.rule("redact.D1", "redact.D2", "redact.D3", "redact.D4")
+def test_what_is_not_known_to_name_nobody_is_hidden():
+    value = {
+        "action": "refund_order",
+        "principal": SECRET,
+        "new_field": SECRET,
+        "workflow_id": f"order-{SECRET}",
+        "short": 7,
+        "amount": 900,
+        "arguments": {"action": SECRET, "n": 1},
+        "rows": [{"reason": SECRET, "policies": ["a", "b"], "enforced": True, "none": None}],
+        "odd": {1: SECRET, "bytes": SECRET.encode(), "set": {SECRET}},
+        "empty": "",
+    }
+    assert redacted(value) == {
+        "action": "refund_order",
+        "principal": REDACTED,
+        "new_field": REDACTED,
+        "workflow_id": "order-…",
+        "short": 7,
+        "amount": REDACTED,
+        "arguments": REDACTED,
+        "rows": [{"reason": REDACTED, "policies": ["a", "b"], "enforced": True, "none": None}],
+        "odd": {"bytes": REDACTED, "set": REDACTED},
+        "empty": "",
+    }
+    assert not PLAIN & {"principal", "reason", "name", "id", "text", "arguments", "value"}
+
+
+FEED = "/governance/revocations"
+
+
+async def test_a_revocation_is_authorized_recorded_and_in_the_feed(tmp_path):
+    async with running(tmp_path) as console, console.browser() as kim:
+        form = {"what": "principal", "value": 'Agent::"ops-bot"', "lasts": "1800", "reason": "its token leaked"}
+        done = await kim.post(FEED, {**form, "confirm": form["value"]})
+        assert (done.status_code, done.headers["location"]) == (303, f"{FEED}?said=revoked")
+        [entry] = console.console.governing.gate.revocations.entries
+        assert (entry.principal, entry.reason) == ('Agent::"ops-bot"', "its token leaked")
+        assert entry.until is not None
+        assert 1700 < entry.until - time.time() < 1900
+        [record] = console.records()
+        assert (record["action"], record["principal"], record["decision"]) == ("revocation.add", KIM, "allow")
+        assert record["policies"] == ["revocations-by-operations"]
+        page = (await kim.get(f"{FEED}?said=revoked")).text
+        for part in ("its token leaked", "Agent::&#34;ops-bot&#34;", "in force", "Revoked. What matches ends"):
+            assert part in page
+
+
+@pytest.mark.rule("asking.V4", "revoking.K2")
+async def test_who_may_not_revoke_is_refused_and_that_is_recorded(tmp_path):
+    async with running(tmp_path) as console, console.browser(FAY) as fay:
+        form = {"what": "principal", "value": 'User::"kim"', "confirm": 'User::"kim"', "reason": "a quarrel"}
+        refused = await fay.post(FEED, {**form, "as": KIM, "principal": KIM})
+        assert refused.status_code == 403
+        assert "The policies do not permit it" in refused.text
+        [record] = console.records()
+        assert (record["principal"], record["decision"], record["action"]) == (FAY, "deny", "revocation.add")
+        assert console.console.governing.gate.revocations.entries == ()
+
+
+@pytest.mark.rule("revoking.K1")
+@pytest.mark.parametrize(
+    "form",
+    [
+        {},
+        {"what": "principal", "value": 'User::"eve"', "confirm": 'User::"eve"'},
+        {"what": "principal", "value": 'User::"eve"', "confirm": 'User::"eva"', "reason": "r"},
+        {"what": "principal", "value": "eve", "confirm": "eve", "reason": "r"},
+        {"what": "everything", "value": "x", "confirm": "x", "reason": "r"},
+        {"what": "workflow", "value": "", "confirm": "", "reason": "r"},
+        {"what": "workflow", "value": "w", "confirm": "w", "reason": "r", "lasts": "1"},
+        {"everything": "yes", "confirm": "yes", "reason": "r"},
+        {"everything": "yes", "confirm": "revoke everything", "reason": "  "},
+        {"everything": "yes", "confirm": "Revoke Everything", "reason": "r"},
+        {"lifts": "1", "confirm": "2", "reason": "r"},
+        {"lifts": "1", "confirm": "", "reason": "r"},
+        {"lifts": "0", "confirm": "0", "reason": "r"},
+        {"lifts": "9" * 50, "confirm": "9" * 50, "reason": "r"},
+    ],
+)
+async def test_nothing_is_revoked_by_a_slip(console, form):
+    async with console.browser() as kim:
+        refused = await kim.post(FEED, form)
+        assert refused.status_code == 400
+        assert "Nothing was changed" in refused.text
+    assert console.console.governing.gate.revocations.entries == ()
+    assert console.records() == []
+
+
+async def test_the_kill_switch_is_switched_and_lifted(tmp_path):
+    async with running(tmp_path) as console, console.browser() as kim:
+        on = {"everything": "yes", "confirm": "revoke everything", "reason": "incident 512"}
+        assert (await kim.post(FEED, on)).headers["location"] == f"{FEED}?said=everything"
+        assert "Everything is revoked" in (await kim.get(FEED)).text
+        missing = await kim.post(FEED, {"lifts": "7", "confirm": "7", "reason": "over"})
+        assert missing.status_code == 404
+        off = {"lifts": "1", "confirm": "1", "reason": "it is over"}
+        assert (await kim.post(FEED, off)).headers["location"] == f"{FEED}?said=lifted"
+        assert (await kim.post(FEED, off)).status_code == 400
+        assert "lifted by 2" in (await kim.get(FEED)).text
+    assert [each["action"] for each in console.records()][:2] == ["revocation.add", "revocation.lift"]
+
+
+async def test_without_a_temporal_server_the_list_says_so(console):
+    async with console.browser() as kim:
+        page = await kim.get("/governance/approvals")
+    assert page.status_code == 200
+    assert "The Temporal server does not answer" in page.text
