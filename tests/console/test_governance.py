@@ -155,7 +155,7 @@ async def test_the_policies_in_force_on_each_worker_are_shown_with_how_often_eac
     assert "a refund above 5000.00 is not paid from here" in page
 
 
-@pytest.mark.rule("render.R3", "live.T1")
+@pytest.mark.rule("render.R3", "live.T1", "perimeter.G6")
 async def test_a_public_console_shows_what_happened_and_not_to_whom(tmp_path):
     async with running(tmp_path, config={"public": True}) as console, console.browser(None) as anybody:
         write(tmp_path, decision(**DENIED))

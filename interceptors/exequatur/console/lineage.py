@@ -12,22 +12,20 @@ Y4  What is exported is sent as a download that no browser renders as a page of 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
-from urllib.parse import quote
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from exequatur.audit import wording
 from exequatur.audit.decided import Wanted
 from exequatur.audit.document import to_json
 from exequatur.audit.page import render_html
-from exequatur.audit.report import LinkReport, RunReport
-from exequatur.console import comparing, graph, timeline, why
+from exequatur.audit.report import RunReport
+from exequatur.console import comparing, graph, run_view, why
 from exequatur.console.entering import entered
 from exequatur.console.errors import ProblemError, ServerAwayError
-from exequatur.console.family import MOST as FAMILY
 from exequatur.console.family import family_of
 from exequatur.console.known import Known, known_runs, rows_of
 from exequatur.console.parts import console_of, viewer_of
@@ -41,13 +39,6 @@ RESULTS = 50
 """Runs on a page of the list."""
 PAIRS = 300
 """Rows of a comparison on a page."""
-TABS = {
-    "timeline": "Timeline",
-    "graph": "Graph",
-    "messages": "Messages and questions",
-    "findings": "Findings",
-    "family": "Runs that belong to it",
-}
 
 
 @router.get("/lineage")
@@ -127,7 +118,7 @@ async def run(request: Request) -> Response:
     """One run."""
     asked = request.query_params
     tab = asked.get("tab", "timeline")
-    if tab not in TABS:
+    if tab not in run_view.TABS:
         raise ProblemError(404, "There is no such view", "A run has others.", "Choose one of the tabs of a run.")
     place = await _place(request)
     try:
@@ -157,13 +148,14 @@ async def state(request: Request) -> Response:
 async def drawing(request: Request) -> Response:
     """The graph of a run."""
     found = await _audited(request)
-    drawn = graph.graph_of(found.run)
+    drawn = await asyncio.to_thread(graph.graph_of, found.run)
+    shown, at = console_of(request).temporal.namespaces, partial(_at, request)
     for node in drawn["nodes"]:
-        target = node.get("link")
-        node["href"] = None if target is None else _linked(request, found, found.run.links[target])
-        if node.get("first") is not None and target is None:
-            at = _at(request, found.place)
-            node["href"] = {**at, "event": node["first"]}
+        node["href"] = None
+        if node["link"] is not None:
+            node["href"] = run_view.linked(found, found.run.links[node["link"]], at, shown)
+        elif node["first"] is not None:
+            node["href"] = {**at(found.place), "event": node["first"]}
     return data(request, drawn)
 
 
@@ -332,14 +324,6 @@ def _at(request: Request, place: Place) -> dict[str, str]:
     return {"namespace": place.namespace, "workflow": place.workflow_id, "run": place.run_id}
 
 
-def _linked(request: Request, found: Audited, target: LinkReport) -> dict[str, Any] | None:
-    shown = console_of(request).temporal.namespaces
-    namespace = target.namespace or found.place.namespace
-    if namespace not in shown or target.run_id is None:
-        return None
-    return _at(request, Place(namespace, target.workflow_id, target.run_id))
-
-
 def _activity(request: Request, place: Place) -> str:
     """The activity that is asked about: by its id, or by the event that scheduled it."""
     asked = request.query_params
@@ -414,145 +398,29 @@ async def _away(request: Request, place: tuple[str, str, str | None], error: Ser
 
 
 def _common(request: Request, found: Audited, tab: str) -> dict[str, Any]:
-    """What every view of a run begins with."""
-    run = found.run
-    title, sentence = wording.headline(found.report)
-    counts = {"allow": 0, "deny": 0, "none": 0}
-    for activity in run.activities:
-        for decided in activity.decisions:
-            counts[decided.decision] += 1
-    ui = None
-    if (base := console_of(request).config.temporal_ui) is not None and not viewer_of(request).public:
-        parts = (found.place.namespace, run.workflow_id, found.place.run_id)
-        namespace, workflow, run_id = (quote(each, safe="") for each in parts)
-        ui = f"{base.rstrip('/')}/namespaces/{namespace}/workflows/{workflow}/{run_id}/history"
-    return {
-        "tab": tab,
-        "tabs": [{"tab": name, "heading": heading} for name, heading in TABS.items()],
-        "run_at": _at(request, found.place),
-        "workflow_id": run.workflow_id,
-        "run_id": found.place.run_id,
-        "workflow_type": run.workflow_type,
-        "verdict": run.verdict.value,
-        "headline": title,
-        "verdict_words": sentence,
-        "tally": wording.tally(run.findings),
-        "principal": wording.who(run),
-        "actors": list(run.actors),
-        "issuer": run.issuer,
-        "grant": run.grant,
-        "mode": run.mode,
-        "delegations": [
-            {
-                "depth": each.depth,
-                "by": each.by,
-                "workflow_id": each.workflow_id,
-                "workflow_type": each.workflow_type,
-                "parent_run_id": each.parent_run_id,
-                "until": each.until,
-                "patterns": list(each.activities),
-            }
-            for each in run.delegations
-        ],
-        "started": run.started,
-        "closed": run.closed,
-        "outcome": run.outcome,
-        "events": run.events,
-        "count": len(run.activities),
-        "counts": counts,
-        "people": sum(bool(each.approved_by) for each in run.activities),
-        "checkpoints": run.checkpoints,
-        "covered": run.checkpointed_events,
-        "message_count": len(run.messages),
-        "audited_at": found.at,
-        "stale": found.stale,
-        "encoded": any(each.code == "payload-encoded" for each in run.findings),
-        "ui": ui,
-        "links": [
-            {
-                "relation": each.relation,
-                "workflow_id": each.workflow_id,
-                "run_id": each.run_id,
-                "workflow_type": each.workflow_type,
-                "outcome": each.outcome,
-                "event": each.event_id,
-                "href": _linked(request, found, each),
-            }
-            for each in run.links[:20]
-        ],
-        "more_links": max(0, len(run.links) - 20),
-    }
+    console = console_of(request)
+    ui = None if viewer_of(request).public else console.config.temporal_ui
+    return run_view.beginning_of(found, tab, partial(_at, request), ui, console.temporal.namespaces)
 
 
 async def _values(request: Request, found: Audited, tab: str) -> dict[str, Any]:
     asked, run = request.query_params, found.run
-    if tab == "timeline":
-        show, kind = asked.get("show", "all"), asked.get("type", "")
-        if show not in timeline.SHOW:
-            show = "all"
-        first = _number(asked.get("first"), "first") or 1
-        event = _event(run, asked.get("event"), "" if viewer_of(request).public else asked.get("activity", ""))
-        part = await asyncio.to_thread(timeline.part_of, run, show=show, kind=kind, first=first, event=event)
-        return {
-            "rows": part.rows,
-            "total": part.total,
-            "first": part.first,
-            "before": part.before,
-            "after": part.after,
-            "size": timeline.ROWS,
-            "show": show,
-            "shows": [{"show": name, "heading": heading} for name, heading in timeline.SHOW.items()],
-            "kind": kind,
-            "types": timeline.types_of(run),
-            "overview": timeline.overview_of(run),
-            "event": event,
-        }
-    if tab == "graph":
-        drawn = graph.graph_of(run)
-        return {"told": drawn["words"], "nodes": drawn["nodes"]}
-    if tab == "messages":
-        return _traffic(run)
-    if tab == "findings":
-        return {
-            "groups": [
-                {
-                    "code": group.code,
-                    "severity": group.severity.value,
-                    "meaning": group.meaning,
-                    "many": len(group.findings),
-                    "found": [
-                        {"sentence": each.sentence, "event": each.event_id} for each in group.findings[: timeline.ROWS]
-                    ],
-                }
-                for group in wording.grouped(run.findings)
-            ]
-        }
-    family = await family_of(console_of(request).runs, found, console_of(request).temporal.namespaces)
-    return {
-        "pending": family.pending,
-        "left_out": family.left_out,
-        "most": FAMILY,
-        "members": [
-            {
-                "relation": each.relation,
-                "depth": each.depth,
-                "of": None if each.of is None else family.members[each.of].workflow_id,
-                "workflow_id": each.workflow_id,
-                "run_id": each.run_id,
-                "workflow_type": each.workflow_type,
-                "at": None if each.place is None else _at(request, each.place),
-                "verdict": None if each.audited is None else each.audited.run.verdict.value,
-                "outcome": None if each.audited is None else each.audited.run.outcome,
-                "principal": None if each.audited is None else wording.who(each.audited.run),
-                "count": None if each.audited is None else len(each.audited.run.activities),
-                "refused": None
-                if each.audited is None
-                else sum(one.outcome in ("denied", "rejected", "revoked") for one in each.audited.run.activities),
-                "problem": each.why,
-            }
-            for each in family.members
-        ],
-    }
+    match tab:
+        case "timeline":
+            first = _number(asked.get("first"), "first") or 1
+            event = _event(run, asked.get("event"), "" if viewer_of(request).public else asked.get("activity", ""))
+            show, kind = asked.get("show", "all"), asked.get("type", "")
+            return await asyncio.to_thread(run_view.timeline_of, run, show, kind, first, event)
+        case "graph":
+            drawn = await asyncio.to_thread(graph.graph_of, run)
+            return {"told": drawn["words"], "nodes": drawn["nodes"]}
+        case "messages":
+            return run_view.traffic_of(run)
+        case "findings":
+            return run_view.findings_of(run)
+    console = console_of(request)
+    family = await family_of(console.runs, found, console.temporal.namespaces)
+    return run_view.family_data(family, partial(_at, request))
 
 
 def _event(run: RunReport, event: str | None, activity: str) -> int | None:
@@ -560,49 +428,6 @@ def _event(run: RunReport, event: str | None, activity: str) -> int | None:
     if found is None and activity:
         found = next((each.event_id for each in run.activities if each.activity_id == activity), None)
     return found
-
-
-def _traffic(run: RunReport) -> dict[str, Any]:
-    most = timeline.ROWS
-    return {
-        "messages": [
-            {
-                "event": each.event_id,
-                "message_kind": each.kind,
-                "called": each.name,
-                "when": each.at,
-                "principal": each.principal,
-                "sender": each.sender,
-                "accepted": each.accepted,
-                "reason": each.reason,
-                "proof_words": wording.MESSAGE_PROOFS[each.proof],
-            }
-            for each in run.messages[:most]
-        ],
-        "more_messages": max(0, len(run.messages) - most),
-        "sent": [
-            {"event": each.event_id, "message_kind": each.kind, "called": each.what, "when": each.at,
-             "reason": each.refused, "proven": each.proven}
-            for each in run.sent[:most]
-        ],
-        "questions": [
-            {
-                "action": each.action,
-                "by": each.by,
-                "principal": each.principal,
-                "when": each.at,
-                "event": each.event_id,
-                "decision": each.decision,
-                "enforced": each.enforced,
-                "policies": list(each.policies),
-                "reason": each.reason,
-                "recomputed_words": wording.recomputed(each),
-                "recomputed": each.recomputed,
-            }
-            for each in run.asked[:most]
-        ],
-        "more_questions": max(0, len(run.asked) - most),
-    }  # fmt: skip
 
 
 def _download(body: bytes, kind: str, run: RunReport, ending: str) -> Response:
