@@ -30,6 +30,7 @@ class Provider:
         answer: What replaces or adds to the parameters that the browser comes back with.
         metadata: What replaces or adds to its discovery document.
         token: Answers of the token endpoint instead of the usual: status and body.
+        secret: Of its client, as RFC 6749 has it encoded; ``None`` for a client without one.
     """
 
     url: str
@@ -37,6 +38,7 @@ class Provider:
     answer: dict[str, str | None] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
     token: tuple[int, bytes] | None = None
+    secret: str | None = "provider+secret%3A+1%25"
     asked: list[dict[str, str]] = field(default_factory=list)
     exchanged: list[dict[str, str]] = field(default_factory=list)
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -72,7 +74,7 @@ class Provider:
             and query["code_challenge_method"] == "S256"
             and query["code_challenge"] == challenge.rstrip(b"=").decode()
             and query["redirect_uri"] == form.get("redirect_uri")
-            and (name, secret) == (CLIENT, "provider+secret%3A+1%25")
+            and (self.secret is None or (name, secret) == (CLIENT, self.secret))
         )
         if not right or query is None:
             return 400, b'{"error":"invalid_grant"}'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +80,11 @@ async def test_a_source_that_cannot_be_read_is_named_and_stops_nobody_else(tmp_p
         "none.db",
     }
     assert all("Traceback" not in each for each in decisions.problems.values())
+    row = decisions.since(0).rows[0]
+    [path] = [Path(name) for name, tail in decisions._tails.items() if tail.one(row.log, row.index)]
+    path.write_bytes(os.urandom(4096))
+    assert decisions.record(row.log, row.index) is None
+    assert str(path) in decisions.problems
 
 
 @pytest.mark.rule("evidence.E1")

@@ -276,6 +276,8 @@ async def test_nothing_is_revoked_by_a_slip(console, form):
         refused = await kim.post(FEED, form)
         assert refused.status_code == 400
         assert "Nothing was changed" in refused.text
+        asked = "reason" in form and form["reason"].strip()
+        assert asked or "confirm" not in form or "Say why" in refused.text
     assert console.console.governing.gate.revocations.entries == ()
     assert console.records() == []
 

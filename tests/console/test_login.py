@@ -204,6 +204,23 @@ async def test_an_id_token_that_somebody_else_signed_logs_nobody_in(console, op)
         assert (await logged_in(dana.client)).status_code == 401
 
 
+@pytest.mark.rule("login.L4")
+async def test_a_token_of_another_provider_that_is_believed_elsewhere_logs_nobody_in(op, tmp_path):
+    with provider() as other:
+        rules = IDENTITY.format(issuer=op.url)
+        second = IDENTITY.format(issuer=other.url).partition("[[principal]]")[0].replace('"corp"', '"other"')
+        (tmp_path / "identity.toml").write_text(second + rules)
+        op.claims, op.key, op.secret = {"iss": other.url}, other.key, None
+        config = {"login": {"issuer": op.url, "client_id": CLIENT}, "identity": tmp_path / "identity.toml"}
+        async with (
+            running(tmp_path, policies=POLICIES, config=config) as console,
+            console.browser(None) as dana,
+        ):
+            answered = await logged_in(dana.client)
+            assert answered.status_code == 401
+            assert "of another provider" in answered.text
+
+
 @pytest.mark.rule("login.L5")
 async def test_whom_a_token_makes_says_the_configuration_and_no_parameter(console, op):
     op.answer = {"sub": "root", "principal": 'User::"root"'}

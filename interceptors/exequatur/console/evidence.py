@@ -164,7 +164,7 @@ class Decisions:
             name = str(folder)
             try:
                 files = sorted(_journals(folder).glob("*.db"))
-            except OSError as error:  # [E1]
+            except OSError as error:  # E1
                 self.problems[name] = f"{folder}: {error.strerror or error}"
                 continue
             if not files and not folder.exists():

@@ -33,8 +33,8 @@ router = APIRouter()
 
 EVERY = 0.2
 """Seconds between two batches."""
-ROWS = 200
-"""Rows in one batch, and on the page when it is opened."""
+ROWS = 300
+"""Rows in one batch, and on the page: as many as its table holds."""
 _LOOK_EVERY = 2.0
 """Seconds after which a stream looks again whether its viewer may look."""
 _PING_EVERY = 10.0
