@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from exequatur.authority.service.config import Limits, Tls, is_loopback
+from exequatur.authority.service.config import LISTEN, Limits, Listening, is_loopback
 from exequatur.errors import ConfigurationError
 from exequatur.settings import Interval
 
@@ -52,7 +52,7 @@ class Login(_Table):
         return self
 
 
-class ConsoleConfig(_Table):
+class ConsoleConfig(Listening):
     """A console.
 
     Args:
@@ -84,7 +84,7 @@ class ConsoleConfig(_Table):
     address: str = "localhost:7233"
     namespaces: Annotated[tuple[str, ...], Field(min_length=1, max_length=100)] = ("default",)
     temporal_ui: Url | None = None
-    listen: Annotated[str, Field(pattern=r"\A(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):[0-9]{1,5}\z")] = "127.0.0.1:8400"
+    listen: Annotated[str, Field(pattern=LISTEN)] = "127.0.0.1:8400"
     url: Url | None = None
     principal: str | None = None
     login: Login | None = None
@@ -92,26 +92,13 @@ class ConsoleConfig(_Table):
     public: bool = False
     demo: Annotated[str, Field(pattern=r"\A[\w.]+:\w+\z")] | None = None
     grace: Interval = Field(default="2s", validate_default=True)
-    access_log: Path | None = None
     monitoring_token_env: Annotated[str, Field(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*\z")] | None = None
-    tls: Tls | None = None
     limits: Limits = Limits(body=4 * 1024 * 1024, connections=500)
 
     @model_validator(mode="after")
     def _safe(self) -> Self:
-        if not 0 <= self.port <= 65535:
-            raise ValueError(f"listen: there is no port {self.port}")
-        if self.tls is None and not is_loopback(self.host):
-            raise ValueError(
-                f"listen: {self.host} is reached over a network, and cookies in the clear are anybody's; "
-                "add [tls] with cert and key, or listen on 127.0.0.1"
-            )
-        if self.url is not None:
-            parts = urlsplit(self.url)
-            if not parts.netloc or parts.query or parts.fragment or parts.path.strip("/"):
-                raise ValueError("url: write it as https://HOST[:PORT]")
-            if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-                raise ValueError("url: only https is safe beyond this machine")
+        if self.url is not None and urlsplit(self.url).path.strip("/"):
+            raise ValueError("url: write it as https://HOST[:PORT]")
         if (self.login is None) != (self.identity is None):
             raise ValueError("login and identity go together: the one proves who it is, the other says whom that makes")
         if self.public and self.login is not None:
@@ -121,14 +108,6 @@ class ConsoleConfig(_Table):
                 f"listen: {self.host} is reached over a network; add [login] and identity, or show only what is public"
             )
         return self
-
-    @property
-    def host(self) -> str:
-        return self.listen.rpartition(":")[0].strip("[]")
-
-    @property
-    def port(self) -> int:
-        return int(self.listen.rpartition(":")[2])
 
     @property
     def folders(self) -> tuple[Path, ...]:

@@ -18,6 +18,8 @@ from exequatur.errors import ConfigurationError
 from exequatur.settings import Interval
 
 _MAX_FILE = 1024 * 1024
+LISTEN = r"\A(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):[0-9]{1,5}\z"
+"""``host:port``."""
 
 
 class _Table(BaseModel):
@@ -50,7 +52,41 @@ class Limits(_Table):
     """Requests that wait long for the revocation feed at the same time; others wait for a second."""
 
 
-class AuthorityConfig(_Table):
+class Listening(_Table):
+    """Where a service is reached, which the authority and the console have in common."""
+
+    listen: Annotated[str, Field(pattern=LISTEN)]
+    url: str | None = None
+    access_log: Path | None = None
+    tls: Tls | None = None
+
+    @model_validator(mode="after")
+    def _reached_safely(self) -> Self:
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"listen: there is no port {self.port}")
+        if self.tls is None and not is_loopback(self.host):
+            raise ValueError(
+                f"listen: {self.host} is reached over a network, and tokens in the clear are anybody's; "
+                "add [tls] with cert and key, or listen on 127.0.0.1"
+            )
+        if self.url is not None:
+            parts = urlsplit(self.url)
+            if parts.scheme not in ("https", "http") or not parts.netloc or parts.query or parts.fragment:
+                raise ValueError("url: write it as https://HOST[:PORT]")
+            if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+                raise ValueError("url: only https is safe beyond this machine")
+        return self
+
+    @property
+    def host(self) -> str:
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        return int(self.listen.rpartition(":")[2])
+
+
+class AuthorityConfig(Listening):
     """An authority service.
 
     Args:
@@ -69,42 +105,18 @@ class AuthorityConfig(_Table):
     state: Path
     policies: str
     identity: Path
-    listen: Annotated[str, Field(pattern=r"\A(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):[0-9]{1,5}\z")] = "127.0.0.1:8443"
-    url: str | None = None
+    listen: Annotated[str, Field(pattern=LISTEN)] = "127.0.0.1:8443"
     bundles: Path | None = None
     bundles_for: Literal["callers", "everybody"] = "callers"
-    access_log: Path | None = None
     grace: Interval = Field(default="10s", validate_default=True)
-    tls: Tls | None = None
     limits: Limits = Limits()
     settings: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _safe(self) -> Self:
-        if not 0 <= self.port <= 65535:
-            raise ValueError(f"listen: there is no port {self.port}")
-        if self.tls is None and not is_loopback(self.host):
-            raise ValueError(
-                f"listen: {self.host} is reached over a network, and tokens in the clear are anybody's; "
-                "add [tls] with cert and key, or listen on 127.0.0.1"
-            )
-        if self.url is not None:
-            parts = urlsplit(self.url)
-            if parts.scheme not in ("https", "http") or not parts.netloc or parts.query or parts.fragment:
-                raise ValueError("url: write it as https://HOST[:PORT]")
-            if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-                raise ValueError("url: only https is safe beyond this machine")
         if self.tls is not None and self.tls.client_required and self.tls.client_ca is None:
             raise ValueError("tls: client_required needs client_ca")
         return self
-
-    @property
-    def host(self) -> str:
-        return self.listen.rpartition(":")[0].strip("[]")
-
-    @property
-    def port(self) -> int:
-        return int(self.listen.rpartition(":")[2])
 
 
 def read_config(path: Path) -> AuthorityConfig:
