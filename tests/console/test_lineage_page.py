@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from playwright.async_api import expect
 
@@ -106,8 +107,8 @@ async def test_names_of_attackers_are_text_on_every_page(chromium: Browser, expl
             assert await page.locator("main img").count() == 0
             await page.goto(explorer.url + at(made_runs, name, "/lineage/compare", other=made_runs.ids["agent"]))
             assert await page.locator("main img").count() == 0
-        await page.goto(f"{explorer.url}/lineage")
         for name in ("hostile", "tricky"):
+            await page.goto(f"{explorer.url}/lineage?{urlencode({'id': made_runs.ids[name]})}")
             link = page.locator("table.runs tbody tr").filter(has_text=made_runs.ids[name][-6:]).locator("a")
             told = await link.evaluate_all(
                 "links => links.map(each => new URL(each.href).searchParams.get('workflow'))"

@@ -226,14 +226,15 @@ async def test_a_history_of_it_replays(running_authority: AuthorityProcess, remo
 async def test_a_grant_is_renewed_by_the_authority_and_only_for_the_run_that_asks(
     own_authority: Callable[..., AuthorityProcess], remote: Remote
 ) -> None:
-    authority = own_authority(grant_ttl="1s", start_within="1s")
+    # Long enough that the activity ends within a grant, also where everything is slow.
+    authority = own_authority(grant_ttl="5s", start_within="5s")
     authority.start()
     with between(authority.url) as middle:
         s = await remote(middle.url)
         async with s.worker([Handing], [act]):
             another = await grant_of(await s.start(Handing, 1, 30.0, 0.0))
             middle.answered[RENEWALS_PATH] = lambda _: {"grant": another}
-            handle = await s.start(Handing, 1, 2.5, 0.0)
+            handle = await s.start(Handing, 1, 6.5, 0.0)
             await eventually(lambda: len(middle.bodies(RENEWALS_PATH)) > 1)
             assert deeds(handle.id) == []
             middle.clear()
