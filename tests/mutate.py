@@ -79,6 +79,7 @@ APART = (
     "gate/client/service.py",
     "gate/counting.py",
     "gate/shadow.py",
+    "gate/writer.py",
     "identity/*.py",
     "integrity/*.py",
     "lineage/ledger.py",

@@ -138,7 +138,7 @@ async def test_while_the_shared_database_is_away_nothing_runs_and_nothing_is_los
             assert sum(event.kind == "ended" for event in events) == 2
 
 
-@pytest.mark.rule("counting.C4")
+@pytest.mark.rule("writer.W1")
 async def test_what_a_crash_kept_from_the_evidence_is_added_when_the_worker_is_back(stage: Callable[..., Any]) -> None:
     host = await stage(TWICE)
     async with host.worker([OneActivity], ACTIVITIES):
@@ -156,7 +156,7 @@ async def test_what_a_crash_kept_from_the_evidence_is_added_when_the_worker_is_b
     assert set(positions(host)) == {0, 1, 2, 4, 5}
 
 
-@pytest.mark.rule("counting.C4")
+@pytest.mark.rule("writer.W1")
 async def test_what_a_process_that_is_gone_kept_from_the_evidence_is_added_by_another(
     stage: Callable[..., Any],
 ) -> None:
@@ -206,7 +206,7 @@ async def test_what_people_are_asked_about_is_no_denial(stage: Callable[..., Any
     assert told(host)[-1]["denials_last_hour"] == 0
 
 
-@pytest.mark.rule("counting.C5")
+@pytest.mark.rule("counting.C4")
 async def test_with_shared_state_all_is_counted_before_a_policy_reads_it(
     stage: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -223,7 +223,7 @@ async def test_with_shared_state_all_is_counted_before_a_policy_reads_it(
     assert [each["last_hour"] for each in told(host)] == [2]
 
 
-@pytest.mark.rule("counting.C3", "counting.C4")
+@pytest.mark.rule("writer.W1", "writer.W3")
 @pytest.mark.parametrize("policies", [PERMIT_ALL, TWICE], ids=["noted", "waited for"])
 async def test_what_was_stored_although_the_database_could_not_say_so_counts_once(
     stage: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policies: str

@@ -127,7 +127,7 @@ async def test_a_cost_that_a_budget_elsewhere_adds_up_must_be_told(stage: Callab
         assert deeds(run.id) == []
 
 
-@pytest.mark.rule("counting.C5")
+@pytest.mark.rule("counting.C4")
 async def test_what_no_policy_reads_is_not_counted_and_no_ledger_is_made(stage: Callable[..., Any]) -> None:
     shop = await stage(PERMIT_ALL)
     async with shop.worker([OneActivity], ACTIVITIES):

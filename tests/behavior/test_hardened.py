@@ -22,7 +22,7 @@ def kinds(stage: Stage) -> list[str]:
         return [each.event.kind for each in ledger.events()]
 
 
-@pytest.mark.rule("counting.C3")
+@pytest.mark.rule("counting.C3", "writer.W3")
 async def test_what_nobody_waits_for_any_more_takes_nothing_from_the_next_try(stage: Callable[..., Any]) -> None:
     shop = await stage(BUDGET, unavailable_wait="300ms", unavailable_retry_delay="100ms")
     async with shop.worker([OneActivity], ACTIVITIES):
@@ -96,5 +96,5 @@ async def test_a_ledger_that_is_down_holds_nothing_of_who_gave_up(stage: Callabl
         for run in runs:
             assert (await failure_of(run)).type == "AuthorizationUnavailable"
         counting = shop.plugin.gate.counting
-        assert len(counting._unsure) == 0
+        assert len(counting._writer.unsure) == 0
         (shop.state / "ledger.db").rmdir()

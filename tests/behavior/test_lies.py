@@ -56,7 +56,7 @@ def untold(record: Record) -> Record:
     return replace(record, body=json.dumps(body | {"facts": json.dumps(facts)}).encode())
 
 
-@pytest.mark.rule("counted.D9", "counting.C5")
+@pytest.mark.rule("counted.D9", "counting.C4")
 async def test_a_restriction_that_reads_behaviour_is_told_it_and_the_audit_asks_for_it(
     stage: Callable[..., Any],
 ) -> None:
@@ -69,7 +69,7 @@ async def test_a_restriction_that_reads_behaviour_is_told_it_and_the_audit_asks_
     assert "behavior-unchecked" in codes(await audited(shop, run, records(shop, untold)))
 
 
-@pytest.mark.rule("counting.C5")
+@pytest.mark.rule("counting.C4")
 async def test_a_restriction_that_reads_none_waits_for_no_ledger(stage: Callable[..., Any]) -> None:
     shop = await stage(PERMIT_ALL)
     async with shop.worker([Held], ACTIVITIES):
@@ -177,7 +177,7 @@ async def test_rows_that_an_operator_took_away_or_changed_contradict(stage: Call
     assert "behavior-contradicts" in codes(await audited(shop, run, records(shop)))
 
 
-@pytest.mark.rule("ledger.L5", "counting.C6")
+@pytest.mark.rule("ledger.L5", "writer.W2")
 async def test_a_ledger_that_another_took_the_place_of_is_not_counted_on(stage: Callable[..., Any]) -> None:
     shop = await stage(TWICE, unavailable_wait="300ms", unavailable_retry_delay="100ms")
     async with shop.worker([OneActivity], ACTIVITIES):
@@ -194,7 +194,7 @@ async def test_a_ledger_that_another_took_the_place_of_is_not_counted_on(stage: 
             assert deeds(run.id) == []
 
 
-@pytest.mark.rule("ledger.L5", "counting.C6")
+@pytest.mark.rule("ledger.L5", "writer.W2")
 async def test_a_ledger_that_lost_what_it_held_is_not_counted_on(stage: Callable[..., Any], tmp_path: Path) -> None:
     shop = await stage(TWICE, unavailable_wait="300ms", unavailable_retry_delay="100ms")
     where = shop.state / "ledger.db"

@@ -55,9 +55,9 @@ from exequatur.failures import (
 from exequatur.gate.backing import Backed, backed_by
 from exequatur.gate.challenge import Agreed, agreed, answerable, asked_for, asks_more, renewable
 from exequatur.gate.counted import untold
-from exequatur.gate.counting import Reservation
 from exequatur.gate.gate import Gate
 from exequatur.gate.heartbeat import verify_details
+from exequatur.gate.reservation import Reservation
 from exequatur.gate.wire import payloads_digest, read_activity_header
 from exequatur.identity.actors import acting_facts, involved
 from exequatur.identity.principal import UNAUTHENTICATED, Principal

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from exequatur.behavior.arguments import Features, features_of
 from exequatur.failures import AuthorizationChallenge, AuthorizationFailure
-from exequatur.gate.counting import Reservation
+from exequatur.gate.reservation import Reservation
 from exequatur.lineage.event import Event
 from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.restriction import forbid_bundle
@@ -60,7 +60,7 @@ def undecided(attempt: Attempt) -> None:
 
 
 def came_of(attempt: Attempt, judgement: Judgement, failure: AuthorizationFailure | None = None) -> None:
-    """C3 and C5: say what was decided. Never raises and never waits.
+    """C3 and C4: say what was decided. Never raises and never waits.
 
     Args:
         attempt: The attempt.
@@ -127,7 +127,7 @@ def _reads(bundle: PolicyBundle, forbid: Sequence[str]) -> bool:
 
 
 def _counts(attempt: Attempt) -> bool:
-    """C5."""
+    """C4."""
     counting = attempt.gate.counting
     if counting is None:
         return False
