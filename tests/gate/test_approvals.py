@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -665,7 +666,9 @@ async def test_an_approval_that_ends_ends_what_is_running(stage):
     async with s.worker(WORKFLOWS, [pay_slowly]):
         handle = await s.start(PaysSlowly, 900)
         [asked] = await challenged(handle)
-        await approve(s, handle, asked, exp=round(s.plugin.gate.clock() + 2, 3))
+        await approve(s, handle, asked, exp=round(s.plugin.gate.clock() + 600, 3))
+        await eventually(lambda: deeds(handle.id))
+        s.plugin.gate.clock = lambda: time.time() + 600
         assert (await failure_of(handle)).type == "AuthorizationRevoked"
     assert deeds(handle.id) == [900]
 

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import timedelta
@@ -396,13 +397,12 @@ async def test_what_was_started_by_itself_through_somebody_who_is_revoked_is_not
 
 @pytest.mark.rule("completions.L2")
 async def test_the_result_of_a_run_beyond_its_lifetime_is_refused(stage: Callable[..., Any]) -> None:
-    s = await stage(
-        grant_ttl=timedelta(seconds=3), start_within=timedelta(seconds=1), max_lifetime=timedelta(seconds=3)
-    )
+    lifetime = timedelta(minutes=10)
+    s = await stage(grant_ttl=lifetime, start_within=lifetime, max_lifetime=lifetime)
     async with s.worker([OneActivity], [leaves]):
         handle = await start_one(s, leaves, "")
         info = await left(handle.id)
-        await asyncio.sleep(3.1)
+        s.plugin.gate.clock = lambda: time.time() + lifetime.total_seconds() + 1
         with pytest.raises(GrantRejected, match="has ended"):
             await by_ids(s.client, info).complete("yes")
         await handle.terminate()

@@ -41,6 +41,7 @@ from tests.gate.conftest import (
     start_headers,
     unique,
 )
+from tests.gate.single import eventually
 
 TIMEOUT = timedelta(seconds=20)
 
@@ -243,11 +244,12 @@ async def test_a_grant_outside_of_its_time_is_refused(stage, when):
 
 
 async def test_a_run_that_outlives_a_grant_without_renewal_does_nothing_more(stage):
-    s = await stage(
-        grant_ttl=timedelta(seconds=2), start_within=timedelta(seconds=1), max_lifetime=timedelta(seconds=2)
-    )
+    lifetime = timedelta(minutes=10)
+    s = await stage(grant_ttl=lifetime, start_within=lifetime, max_lifetime=lifetime)
     async with s.worker(WORKFLOWS, ACTIVITIES):
         handle = await s.start(Waits.run, "x")
+        await eventually(lambda: deeds(handle.id))
+        s.plugin.gate.clock = lambda: time.time() + lifetime.total_seconds() + 1
         failure = await failure_of(handle)
     assert failure.type == "GrantRejected"
     assert deeds(handle.id) == ["x"]
