@@ -61,4 +61,4 @@ async def test_a_bundle_that_does_not_know_the_plugins_activities_judges_no_agen
     stage = await set_stage(example_of("openai"))
 
     with pytest.raises(PolicyError, match="invoke_model_activity: the bundle has no action for it"):
-        await asyncio.wait_for(openai_agent.working(stage).run(), 20)
+        await asyncio.wait_for(openai_agent.working(stage).run(), 60)

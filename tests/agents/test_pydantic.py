@@ -31,9 +31,9 @@ async def test_an_agent_is_cancelled_while_its_tool_works(set_stage: SetStage, p
         handle = await stage.client.start_workflow(
             PydanticHelpdesk.run, "Work on ticket t-16.", id=stage.queue, task_queue=stage.queue
         )
-        await asyncio.wait_for(begun.wait(), 20)
+        await asyncio.wait_for(begun.wait(), 60)
         await handle.cancel()
         with pytest.raises(WorkflowFailureError) as failed:
-            await asyncio.wait_for(handle.result(), 20)
+            await asyncio.wait_for(handle.result(), 60)
 
     assert isinstance(failed.value.cause, CancelledError)

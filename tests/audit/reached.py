@@ -161,7 +161,7 @@ class _Recorder:
         h = await self._stage.start(Locally.run, id=_id("locally"))
         for number in range(3):
             await h.signal(Locally.put, str(number))
-            for _ in range(200):
+            for _ in range(1000):
                 if await h.query(Locally.count) > number:
                     break
                 await asyncio.sleep(0.02)

@@ -84,7 +84,7 @@ async def test_a_rogue_worker_s_forged_receipt_is_shown(stage: Callable[..., Any
             return RawValue(payload)
 
         async with s.worker([], [forged], client=s.plain, queue=f"{s.queue}-rogue"):
-            for _ in range(400):
+            for _ in range(2000):
                 if any(each.HasField("activity_task_completed_event_attributes") for each in await events(handle)):
                     break
                 await asyncio.sleep(0.05)

@@ -267,7 +267,7 @@ async def test_a_notary_that_follows_seals_runs_as_they_close(
     following = asyncio.ensure_future(notary.follow(client, every=timedelta(seconds=0.2)))
     origin = run_origin(SITE, "default", history.workflow_id, history.run_id)
     try:
-        for _ in range(200):
+        for _ in range(1000):
             if list(store.checkpoints(origin)):
                 break
             await asyncio.sleep(0.1)

@@ -192,7 +192,7 @@ async def running(
         await served
 
 
-async def eventually(condition: Any, within: float = 20.0) -> None:
+async def eventually(condition: Any, within: float = 60.0) -> None:
     """Wait until something holds."""
     until = time.monotonic() + within
     while not condition():

@@ -144,7 +144,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(authority: Running, m
     monkeypatch.setattr("exequatur.authority.service.bounded.BODY_WITHIN", 0.2)
     reader, writer = await asyncio.open_connection("127.0.0.1", int(authority.url.rpartition(":")[2]))
     writer.write(b"POST /v1/authorizations HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
-    head = await asyncio.wait_for(reader.read(), 10)
+    head = await asyncio.wait_for(reader.read(), 60)
     assert head.startswith(b"HTTP/1.1 400")
     writer.close()
 
@@ -164,7 +164,7 @@ async def test_who_is_slow_to_ask_is_not_waited_for(
             writer.write(before)
             await reader.readuntil(b'live"}')
         writer.write(sent)
-        assert await asyncio.wait_for(reader.read(), 20) == b""
+        assert await asyncio.wait_for(reader.read(), 60) == b""
         writer.close()
 
 
@@ -172,7 +172,7 @@ async def test_a_head_of_a_request_has_an_end(authority: Running) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", int(authority.url.rpartition(":")[2]))
     writer.write(b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000 + b"\r\n\r\n")
     with contextlib.suppress(ConnectionError):  # it does not read what it does not want
-        assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 400")
+        assert (await asyncio.wait_for(reader.read(), 60)).startswith(b"HTTP/1.1 400")
     writer.close()
 
 
@@ -332,7 +332,7 @@ async def test_a_body_that_tells_its_end_twice_is_refused(authority: Running) ->
         b"POST /v1/renewals HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 5\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
     )
-    said = await asyncio.wait_for(reader.read(), 10)
+    said = await asyncio.wait_for(reader.read(), 60)
     assert said.startswith(b"HTTP/1.1 400")
     assert said.count(b"HTTP/1.1") == 1  # what may be a part of the body is not taken for a request
     writer.close()

@@ -181,7 +181,7 @@ async def test_a_renewed_server_certificate_is_used_without_a_restart(
         cert, _ = company.issue("server", LOOPBACK, server=True)
         expected = cert.read_bytes()
         assert before.strip() != expected.strip()
-        for _ in range(100):
+        for _ in range(500):
             if (await asyncio.to_thread(served)).strip() == expected.strip():
                 break
             await asyncio.sleep(0.05)

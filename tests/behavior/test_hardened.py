@@ -52,7 +52,7 @@ async def test_an_attempt_that_is_cancelled_before_it_is_decided_counts_for_noth
     monkeypatch.setattr(ActivityInbound, "_record", slow)
     async with shop.worker([OneActivity], ACTIVITIES):
         run = await start_one(shop, pay, 1)
-        await asyncio.wait_for(counted.wait(), 20)
+        await asyncio.wait_for(counted.wait(), 60)
     assert deeds(run.id) == []
     assert kinds(shop) == ["asked", "voided"]
     await shop.plain.get_workflow_handle(run.id).terminate()

@@ -189,7 +189,7 @@ def edited(history: str, folder: Path) -> str:
 
 async def _visible(client: Client, query: str, count: int) -> None:
     """Wait until the server's visibility store shows so many runs."""
-    for _ in range(300):
+    for _ in range(1500):
         if (await client.count_workflows(query)).count >= count:
             return
         await asyncio.sleep(0.1)

@@ -89,7 +89,7 @@ def problems(findings: Sequence[Finding]) -> list[str]:
 
 async def eventually(look: Callable[[], Any]) -> Any:
     """Look until there is something."""
-    for _ in range(100):
+    for _ in range(500):
         if found := await look():
             return found
         await asyncio.sleep(0.1)

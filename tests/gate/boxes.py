@@ -260,7 +260,7 @@ async def go_on(s: Stage, workflow_id: str) -> None:
     h = s.client.get_workflow_handle(workflow_id)
     before = (await h.describe()).run_id
     await h.signal(Again.go_on)
-    for _ in range(500):
+    for _ in range(2500):
         if (await h.describe()).run_id != before:
             return
         await asyncio.sleep(0.02)

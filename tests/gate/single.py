@@ -48,7 +48,7 @@ async def start_one(
     return handle
 
 
-async def eventually(condition: Callable[[], Any], within: float = 15) -> None:
+async def eventually(condition: Callable[[], Any], within: float = 60) -> None:
     """Wait until a condition holds."""
     give_up = time.monotonic() + within
     while not condition():

@@ -56,7 +56,7 @@ async def refusals(stage: Stage, caplog: pytest.LogCaptureFixture) -> str:
     def errors() -> list[str]:
         return [each.getMessage() for each in caplog.records if "were refused" in each.getMessage()]
 
-    await eventually(errors, within=5)
+    await eventually(errors)
     return errors()[0]
 
 
@@ -128,7 +128,7 @@ async def test_policies_for_other_code_change_nothing_in_a_running_worker(
         assert s.plugin.gate.policy is before
         assert await (await start_one(s, pay, 5)).result() == 5
         s.write(schema_of(pay=pay), SCHEMA)
-        await eventually(lambda: s.plugin.gate.policy is not before, within=5)
+        await eventually(lambda: s.plugin.gate.policy is not before)
         assert await (await start_one(s, pay, 6)).result() == 6
     assert "pay: args.amount is a Long in the code and a decimal in the bundle" in message
 
@@ -146,7 +146,7 @@ async def test_the_policies_of_a_process_fit_all_of_its_workers(
             assert s.plugin.gate.policy is before
         # Once that worker has gone, the same policies fit, and an edit puts them in force.
         s.write(schema_of(pay=pay) + "\n", SCHEMA)
-        await eventually(lambda: s.plugin.gate.policy is not before, within=5)
+        await eventually(lambda: s.plugin.gate.policy is not before)
         assert await (await start_one(s, pay, 5)).result() == 5
 
 

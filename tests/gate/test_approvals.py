@@ -497,7 +497,7 @@ async def test_a_policy_that_asks_for_more_people_meanwhile_gets_them(stage):
         handle = await s.start(Pays, 900)
         [asked] = await challenged(handle)
         s.write(TWO)
-        await eventually(lambda: s.plugin.gate.policy.sequence == 2, within=5)
+        await eventually(lambda: s.plugin.gate.policy.sequence == 2)
         await approve(s, handle, asked)
 
         async def another() -> Token[Challenge] | None:
@@ -519,7 +519,7 @@ async def test_a_policy_that_lets_approvals_count_for_less_time_meanwhile_is_hee
         handle = await s.start(Pays, 900)
         [asked] = await challenged(handle)
         s.write(ONE.replace("4h", "2h"))
-        await eventually(lambda: s.plugin.gate.policy.sequence == 2, within=5)
+        await eventually(lambda: s.plugin.gate.policy.sequence == 2)
         await approve(s, handle, asked)
 
         async def another() -> Token[Challenge] | None:

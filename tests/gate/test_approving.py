@@ -63,7 +63,7 @@ def plugin_for(folder: Path, quorum: int = 1, **settings: Any) -> AuthorizationP
 
 async def asked(client: Any, plugin: Any, workflow_id: str) -> Any:
     """What a run waits for, as soon as it does."""
-    for _ in range(200):
+    for _ in range(1000):
         if found := (await list_challenges(client, plugin, workflow_id=workflow_id)).challenges:
             return found[0]
         await asyncio.sleep(0.05)

@@ -169,7 +169,7 @@ async def test_what_cannot_be_decided_fails_retryably_and_runs_when_it_can_be(
             pending = (await handle.describe()).raw_description.pending_activities[0]
             assert pending.attempt == 2
             assert deeds(handle.id) == []
-        assert await asyncio.wait_for(handle.result(), 20) == "done"
+        assert await asyncio.wait_for(handle.result(), 60) == "done"
     assert deeds(handle.id) == ["ran"]
 
 

@@ -809,7 +809,7 @@ async def test_a_plugin_that_replaces_the_workflow_runner_afterwards_is_a_clear_
     runs = SimplePlugin("runs", workflow_runner=sandbox())
     replaced = Worker(await s.connect(s.plugin, runs), task_queue=s.queue, workflows=[Waits])
     with pytest.raises(ConfigurationError, match="workflow runner"):
-        await asyncio.wait_for(replaced.run(), 20)
+        await asyncio.wait_for(replaced.run(), 60)
     async with Worker(await s.connect(runs, s.plugin), task_queue=s.queue, workflows=[Waits]):
         assert await (await s.start(Waits.run)).result() == "waited"
 

@@ -413,7 +413,7 @@ async def test_a_request_of_one_run_used_by_a_rogue_workflow_worker_in_another_i
 
 async def scheduled(handle: Any) -> list[dict[str, Payload]]:
     """The headers of a run's activities, once there are any."""
-    for _ in range(200):
+    for _ in range(1000):
         if headers := await activity_headers(handle):
             return headers
         await asyncio.sleep(0.05)
@@ -553,7 +553,7 @@ async def test_a_cron_workflow_keeps_its_grant_from_run_to_run(stage):
     async with s.worker(WORKFLOWS, ACTIVITIES):
         handle = await s.start(One.run, "x", cron_schedule="@every 1s")
         try:
-            for _ in range(200):
+            for _ in range(1000):
                 if len(deeds(handle.id)) >= 2:
                     break
                 await asyncio.sleep(0.05)

@@ -126,7 +126,7 @@ async def poisoned(stage: Stage, detail: Callable[[WorkflowHandle[Any, Any]], An
 async def marked(stage: Stage, text: str = "mine") -> tuple[Payload, WorkflowHandle[Any, Any]]:
     """A detail that an attempt of another activity signed; that activity is still running."""
     other = await start_one(stage, beats_then_fails, text, attempts=3, heartbeat=10)
-    return await asyncio.wait_for(recorded(stage, other), 10), other
+    return await asyncio.wait_for(recorded(stage, other), 60), other
 
 
 @pytest.mark.rule("A6")
@@ -164,7 +164,7 @@ async def refused_after(stage: Stage, change: Callable[[Payload], None], rule: s
     async with stage.worker([OneActivity], [beats_then_fails]):
         handle = await start_one(stage, beats_then_fails, "5", attempts=4, heartbeat=10)
         await eventually(lambda: deeds(handle.id))
-        payload = await asyncio.wait_for(recorded(stage, handle), 10)
+        payload = await asyncio.wait_for(recorded(stage, handle), 60)
         change(payload)
         pending = (await handle.describe()).raw_description.pending_activities[0]
         attacker = stage.plain.get_async_activity_handle(

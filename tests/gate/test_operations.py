@@ -278,7 +278,7 @@ async def test_a_batch_does_not_reach_a_workflow_that_may_not_be_ended(stage: An
         s.write(forbidding("workflow.terminate", f' when {{ resource == Workflow::"{kept.id}" }}'))
         query = f'WorkflowId IN ("{kept.id}", "{other.id}")'
 
-        for _ in range(200):
+        for _ in range(1000):
             if (await s.plain.count_workflows(query)).count == 2:
                 break
             await asyncio.sleep(0.05)

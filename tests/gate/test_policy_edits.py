@@ -27,7 +27,7 @@ async def act() -> str:
 
 async def in_force(stage: Stage, sequence: int) -> None:
     """Wait for the bundle; a second is what is promised, the rest is for a busy machine."""
-    await eventually(lambda: stage.plugin.gate.policy.sequence >= sequence, within=5)
+    await eventually(lambda: stage.plugin.gate.policy.sequence >= sequence)
 
 
 async def refused(stage: Stage, caplog: pytest.LogCaptureFixture) -> str:
@@ -36,7 +36,7 @@ async def refused(stage: Stage, caplog: pytest.LogCaptureFixture) -> str:
     def errors() -> list[logging.LogRecord]:
         return [record for record in caplog.records if "were refused" in record.getMessage()]
 
-    await eventually(errors, within=5)
+    await eventually(errors)
     assert errors()[0].levelno == logging.ERROR
     return errors()[0].getMessage()
 

@@ -112,7 +112,7 @@ class Calls:
 
 async def until(handle: Any, *types: EventType.ValueType) -> None:
     """Wait until the history has an event of each type."""
-    for _ in range(400):
+    for _ in range(2000):
         if set(types) <= {event.event_type for event in await events(handle)}:
             return
         await asyncio.sleep(0.02)

@@ -282,7 +282,7 @@ async def failed_tasks(handle: Any) -> int:
 
 
 async def until_a_task_fails(handle: Any) -> None:
-    for _ in range(200):
+    for _ in range(1000):
         if await failed_tasks(handle):
             return
         await asyncio.sleep(0.05)

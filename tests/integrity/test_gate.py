@@ -109,7 +109,7 @@ async def test_a_worker_whose_files_cannot_be_read_at_its_start_waits_until_they
     )  # its settings name no keys, which cannot be read
     here.plugin.gate.guard = guard
     async with here.worker([OneActivity], [act]):
-        await eventually(lambda: here.records("integrity"), within=30)
+        await eventually(lambda: here.records("integrity"), within=60)
         assert "is not a regular file" in (guard.unavailable() or "")
         assert guard.violation is None
         with pytest.raises(ExequaturError):

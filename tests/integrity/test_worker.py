@@ -113,7 +113,7 @@ async def deployment(installation: Installation, target: str) -> Deployment:
 async def test_a_changed_source_file_stops_a_running_activity_and_all_that_comes_after(deployment: Deployment) -> None:
     async with deployment.worker() as process:
         running = await deployment.start("wait_long")
-        await eventually(lambda: deployment.deeds() == ["began"], within=20)
+        await eventually(lambda: deployment.deeds() == ["began"], within=60)
         assert deployment.states() == ["verified"]
         prices = deployment.installation.app / "shop" / "prices.py"
         prices.write_text(prices.read_text().replace("500", "500_000"))

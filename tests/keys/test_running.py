@@ -114,7 +114,7 @@ def deaf(plugin: AuthorizationPlugin) -> Anchors:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(400):
+    for _ in range(2000):
         if condition():
             return
         await asyncio.sleep(0.05)

@@ -245,7 +245,7 @@ def main(manifest: str, keys: str) -> None:
     reading.start()
     time.sleep(0.3)
     with written(PRICES, "LIMIT = 1\n"):
-        for _ in range(300):
+        for _ in range(1500):
             if guard.violation:
                 break
             time.sleep(0.05)
