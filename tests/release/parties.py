@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import socket
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
@@ -25,6 +22,7 @@ from exequatur.release.signing import sign_bundle
 from exequatur.statements.keys import SigningKey
 from exequatur.statements.models import Release
 from exequatur.statements.trust import Anchor, TrustStore
+from tests.serving import hosting
 
 PERMIT = '@id("all") permit(principal, action, resource);\n'
 
@@ -159,21 +157,8 @@ def serving() -> Iterator[Server]:
     """Run a server in a thread of its own."""
     server = Server()
     app = Starlette(routes=[Route("/{path:path}", server.answer, methods=["GET", "PUT", "DELETE"])])
-    listening = socket.create_server(("127.0.0.1", 0))
-    server.port = listening.getsockname()[1]
-    runner = uvicorn.Server(
-        uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=0, ws="none", http="h11")
-    )
-    thread = threading.Thread(target=lambda: asyncio.run(runner.serve([listening])), daemon=True)
-    thread.start()
-    try:
-        while not runner.started:
-            time.sleep(0.005)
+    with hosting(app) as server.port:
         yield server
-    finally:
-        runner.should_exit = True
-        thread.join(10)
-        listening.close()
 
 
 def changed_claims(token: str, **changes: Any) -> str:

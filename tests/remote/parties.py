@@ -9,8 +9,6 @@ import select
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,11 +17,12 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 import httpx
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+
+from tests.serving import hosting
 
 PERMIT_ALL = '@id("all") permit(principal, action, resource);\n'
 IDENTITY = """\
@@ -198,18 +197,5 @@ def between(url: str) -> Iterator[Between]:
     """Stand between, in a thread of its own."""
     middle = Between(url)
     app = Starlette(routes=[Route("/{path:path}", middle.pass_on, methods=["GET", "POST"])])
-    listening = socket.create_server(("127.0.0.1", 0))
-    middle.port = listening.getsockname()[1]
-    runner = uvicorn.Server(
-        uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=0, ws="none", http="h11")
-    )
-    thread = threading.Thread(target=lambda: asyncio.run(runner.serve([listening])), daemon=True)
-    thread.start()
-    try:
-        while not runner.started:
-            time.sleep(0.005)
+    with hosting(app) as middle.port:
         yield middle
-    finally:
-        runner.should_exit = True
-        thread.join(10)
-        listening.close()
