@@ -49,6 +49,10 @@ class Refund:
         self.answers.append(token)
 
     @workflow.signal
+    def put(self, memo: Any) -> None:
+        workflow.upsert_memo({CHALLENGES_MEMO: memo})
+
+    @workflow.signal
     def end(self) -> None:
         self.over = True
 

@@ -54,6 +54,7 @@ TOGETHER = (
 APART = (
     "approvals.py",
     "audit/agreed.py",
+    "audit/bundle.py",
     "audit/counted.py",
     "audit/decisions.py",
     "audit/measured.py",

@@ -159,23 +159,24 @@ def test_a_demo_that_is_kept_shows_its_runs_in_the_console(tmp_path: Path) -> No
     folder = tmp_path / "demo"
     demo = start(folder, "--keep")
     deadline = time.monotonic() + _PATIENCE
-    log, link, page = folder / "logs" / "console.log", None, ""
+    log, link, page, sandbox = folder / "logs" / "console.log", None, "", ""
     try:
         while demo.poll() is None and link is None and time.monotonic() < deadline:
             time.sleep(0.05)
-            link = re.search(r"The console is at (http://\S+)", log.read_text()) if log.exists() else None
-        assert link is not None
-        with httpx.Client(follow_redirects=True, timeout=_PATIENCE) as client:
-            assert client.get(link[1]).status_code == 200
-            console = link[1].partition("/start")[0]
-            while "refund_order" not in page and time.monotonic() < deadline:
-                time.sleep(0.1)
-                page = client.get(f"{console}/governance").text
-            sandbox = client.get(f"{console}/demo").text
+            link = re.search(r"The console is at (http://\S+)\n", log.read_text()) if log.exists() else None
+        if link is not None:
+            with httpx.Client(follow_redirects=True, timeout=_PATIENCE) as client:
+                assert client.get(link[1]).status_code == 200
+                console = link[1].partition("/start")[0]
+                while demo.poll() is None and "refund_order" not in page and time.monotonic() < deadline:
+                    time.sleep(0.1)
+                    page = client.get(f"{console}/governance").text
+                sandbox = client.get(f"{console}/demo").text
     finally:
         demo.send_signal(signal.SIGINT)
         code, out, err = finish(demo)
 
+    assert link is not None, f"{out}\n{err}"
     assert code == 130, f"{out}\n{err}"
     assert f"console {link[1]}" in out
     assert "refund_order" in page

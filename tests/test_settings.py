@@ -90,6 +90,7 @@ def test_every_setting_can_be_given_in_the_file(folder: Path):
         approval_wait = "2d"
         start_within = 45
         credential_ttl = "PT30M"
+        worker_name = "payments-1"
         clock_leeway = "0s"
         schedule_bound = "1d"
         recheck_interval = 0.5
@@ -148,6 +149,7 @@ def test_every_setting_can_be_given_in_the_file(folder: Path):
         "approval_wait": timedelta(days=2),
         "start_within": timedelta(seconds=45),
         "credential_ttl": timedelta(minutes=30),
+        "worker_name": "payments-1",
         "clock_leeway": timedelta(0),
         "schedule_bound": timedelta(days=1),
         "recheck_interval": timedelta(milliseconds=500),

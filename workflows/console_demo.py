@@ -54,8 +54,8 @@ class OperationsDemo:
 
     title = "An agent in customer operations"
     about = (
-        "It pays refunds, exports customers and deletes them, because somebody, or some prompt, talked it into that. "
-        "Its code checks nobody's rights. The gate asks the policies before every step."
+        "This agent refunds orders, exports customers and deletes them, because somebody, or some prompt, told it to. "
+        "Its own code checks nobody's rights: the gate stands before every step and asks the policies."
     )
     inputs = (
         Input(

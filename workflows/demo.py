@@ -23,7 +23,7 @@ from workflows.auditing import REPORT
 from workflows.ledger import Ledger
 from workflows.outcome import Outcome
 from workflows.processes import Child, Processes, free_port
-from workflows.stage import OBSERVED_QUEUE, Stage
+from workflows.stage import OBSERVED_QUEUE, PATIENCE, Stage
 from workflows.story import AGENT, SCENES
 from workflows.terminal import Terminal
 
@@ -31,8 +31,6 @@ POLICIES = Path(__file__).resolve().parent.parent / "policies"
 VIEWER = 'User::"kim"'
 """Who looks at the console; the policies know her as one of operations."""
 CONSOLE_READY = "The console is at"
-_SERVER_PATIENCE = 30.0
-"""Seconds until a server that does not answer counts as broken."""
 
 
 async def tell(options: argparse.Namespace, folder: Path, processes: Processes, terminal: Terminal) -> int:
@@ -117,17 +115,17 @@ async def _start_console(stage: Stage, ui: str | None) -> str:
         "console",
         "exequatur.cli.main",
         *("console", "--state", str(stage.folder / "state"), "--policies", str(stage.policies)),
-        *("--address", stage.target, "--listen", f"127.0.0.1:{free_port()}", "--as", VIEWER),
+        *("--address", stage.target, "--listen", "127.0.0.1:0", "--as", VIEWER),
         *("--demo", "workflows.console_demo:DEMO", "--temporal-ui", str(ui)),
     )
     await stage.ready(console, CONSOLE_READY)
-    link = re.search(f"{CONSOLE_READY} (http://\\S+)", console.log.read_text(encoding="utf-8"))
+    link = re.search(rf"{CONSOLE_READY} (http://\S+)\n", console.log.read_text(encoding="utf-8"))
     return link[1] if link else f"see {console.log}"
 
 
 async def _connected(server: Child, target: str) -> Client:
     """A plain client, as soon as the server answers."""
-    deadline = time.monotonic() + _SERVER_PATIENCE
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             return await Client.connect(target, data_converter=pydantic_data_converter)

@@ -21,14 +21,12 @@ from workflows.activities import Deletion, Export, Migration, Refund
 from workflows.agent import LedgerMigration, OperationsAgent, Plan, RefundDesk, Step
 from workflows.auditing import audit, edited_history
 from workflows.outcome import Outcome
-from workflows.stage import OBSERVED_QUEUE, QUEUE, Ending, Stage, with_headers
+from workflows.stage import OBSERVED_QUEUE, PATIENCE, QUEUE, Ending, Stage, with_headers
 
 AGENT = Principal("Agent", "ops-bot", attributes={"region": "EU"}, parents=['Role::"operations"'])
 PERSON = Principal("User", "dana")
 FINANCE = Principal("User", "fay")
 LIMIT, LOWER_LIMIT = "5000.00", "50.00"
-_PATIENCE = 30.0
-"""Seconds after which a run that should ask somebody did not."""
 _LONG_ENOUGH_TO_NOTICE = 0.6
 """Seconds; the migration would have migrated some 100 entries more in them."""
 
@@ -88,7 +86,7 @@ async def agreed_refund(stage: Stage) -> Outcome:
 
 async def _asked(stage: Stage, workflow_id: str) -> OpenChallenge:
     """The challenge that a run waits for."""
-    deadline = asyncio.get_running_loop().time() + _PATIENCE
+    deadline = asyncio.get_running_loop().time() + PATIENCE
     while asyncio.get_running_loop().time() < deadline:
         listing = await list_challenges(stage.client, stage.plugin, workflow_id=workflow_id)
         if listing.challenges:

@@ -196,6 +196,11 @@ class Settings(BaseModel):
         timedelta(minutes=1), description="How soon after its grant was issued a run must start."
     )
     credential_ttl: Interval = Field(timedelta(hours=1), description="How long a worker's credential is valid.")
+    worker_name: Annotated[str, Field(pattern=r"\A[A-Za-z0-9._-]{1,100}\z")] | None = Field(
+        None,
+        description="What a plugin that is its own authority calls this worker in credentials and receipts; host and "
+        "process id without it.",
+    )
     clock_leeway: Duration = Field(
         timedelta(seconds=30), description="How far the clocks of two machines may be apart."
     )

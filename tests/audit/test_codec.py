@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from exequatur.audit.codec import decoded, load_converter
+from exequatur.audit.codec import converter_of, decoded
 from exequatur.audit.evidence import journals_in
 from exequatur.audit.history import history_from_json
 from exequatur.audit.report import Verdict
 from exequatur.audit.trust import read_trust
 from exequatur.audit.verify import audit_run
-from exequatur.errors import EvidenceError
+from exequatur.errors import ConfigurationError, EvidenceError
 from tests.audit.runs import CONVERTER, Runs
 
 ENCODED = ["turned", "turned-local"]
@@ -47,7 +47,7 @@ async def test_a_payload_that_the_converter_refuses_is_named(runs: Runs) -> None
 
 
 def test_a_converter_is_found_by_its_name() -> None:
-    assert load_converter("tests.audit.runs:CONVERTER") is CONVERTER
+    assert converter_of("tests.audit.runs:CONVERTER") is CONVERTER
     for wrong in ("", "tests.audit.runs", "tests.audit.runs:ACTIVITIES", "no.such:thing", ":", "tests.audit.runs:"):
-        with pytest.raises(EvidenceError):
-            load_converter(wrong)
+        with pytest.raises(ConfigurationError):
+            converter_of(wrong)

@@ -181,6 +181,19 @@ def test_the_viewer_is_one_file_with_or_without_evidence(exequatur, tmp_path):
     assert exequatur("evidence", "viewer", str(tmp_path / "none.json"), "-o", str(tmp_path / "x.html")).code == 2
 
 
+def test_the_viewer_does_not_take_the_place_of_the_evidence_and_does_not_read_without_end(exequatur, tmp_path):
+    evidence, link = tmp_path / "refund.json", tmp_path / "link.html"
+    evidence.write_text("{}")
+    link.symlink_to(evidence)
+    for out in (evidence, link):
+        ended = exequatur("evidence", "viewer", str(evidence), "-o", str(out))
+        assert (ended.code, evidence.read_text()) == (2, "{}")
+        assert "is the evidence itself" in ended.err
+    ended = exequatur("evidence", "viewer", "/dev/zero", "-o", str(tmp_path / "x.html"))
+    assert ended.code == 2
+    assert "more than" in ended.err
+
+
 def test_a_file_without_proofs_or_trusted_keys_does_not_verify(recorded, exequatur, store, notary, tmp_path):
     _, trust = notary
     path = str(tmp_path / "evidence.json")

@@ -41,7 +41,7 @@ def test_help_lists_the_commands(args):
         (["audit", "file", HISTORY, "--trust", TRUST, "--witnesses", "2"], "names 0; add their keys"),
         (["audit", "file", HISTORY, "--trust", TRUST, "--converter", "nowhere:codec"], "cannot be imported"),
         (["audit", "file", HISTORY, "--trust", TRUST, "--converter", "json:dumps"], "DataConverter"),
-        (["audit", "file", HISTORY, "--trust", TRUST, "--converter", "json"], "module:attribute"),
+        (["audit", "file", HISTORY, "--trust", TRUST, "--converter", "json"], "MODULE:NAME"),
         (["audit", "replay", HISTORY, "--trust", TRUST, "--workflows", "json"], "no class with @workflow.defn"),
         (["audit", "replay", HISTORY, "--trust", TRUST, "--workflows", ","], "names no module"),
         (["audit", "replay", HISTORY, "--trust", TRUST, "--workflows", "json:nothing"], "json has no nothing"),

@@ -341,3 +341,17 @@ def test_a_release_that_has_ended_is_not_shown_as_if_it_decided(policy, tmp_path
     assert "ENDED, takes no work since 1970-01-01T00:00:01Z" in policy("status", "--state-dir", state).out
     write_report(state, report.model_copy(update={"expires": 4_000_000_000.0}))
     assert "until 2096-10-02" in policy("status", "--state-dir", state).out
+
+
+def test_a_report_with_times_of_no_calendar_and_names_of_terminals_is_shown(policy, tmp_path):
+    state = tmp_path / "state"
+    (state / "in-force").mkdir(parents=True)
+    host = "a\x1b[31m\n"
+    for pid, at in enumerate((1e300, -1e300, 1e18), 1):
+        body = {"host": host, "pid": pid, "since": at, "digest": "\x1b[2J", "expires": at, "name": "\x07"}
+        (state / "in-force" / f"{host}-{pid}.json").write_text(json.dumps(body))
+    ended = policy("status", "--state-dir", state)
+    assert (ended.code, ended.err, ended.out.count("\n")) == (0, "", 3)
+    assert "since unknown" in ended.out
+    assert not set("\x1b\x07") & set(ended.out)
+    assert policy("status", "--state-dir", state, "--json").code == 0

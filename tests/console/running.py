@@ -61,6 +61,7 @@ class Running:
             if who is not None:
                 answered = await client.get(self.link(who))
                 assert answered.status_code == 200
+                await client.get("/left")  # comes back with the cookie, as the page has a browser do
             yield looking
 
     def records(self, kind: str = "authority") -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 
@@ -31,7 +32,7 @@ def test_the_command_prints_a_link_that_opens_the_console_and_ends_when_it_is_to
         with httpx.Client(base_url=link.partition("/start")[0], timeout=30) as client:
             assert client.get(link).status_code == 200
             assert "User::&#34;kim&#34;" in client.get("/governance").text
-            assert client.get(link).status_code == 403
+        assert httpx.get(link, timeout=30).status_code == 403
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
         assert process.stdout.read() == ""
@@ -50,6 +51,11 @@ def test_the_command_prints_a_link_that_opens_the_console_and_ends_when_it_is_to
         (["--config", "nowhere.toml"], "cannot be read"),
         (["--listen", "here"], "listen"),
         (["--policies", "nowhere"], "nowhere"),
+        (["--state", "nowhere", "--policies", "nowhere"], "no state folder of an authority"),
+        (["--demo", "nowhere:DEMO"], "nowhere"),
+        (["--converter", "nowhere:CONVERTER"], "nowhere"),
+        (["--converter", "json:dumps"], "not a temporalio DataConverter"),
+        (["--converter", "json"], "converter"),
     ],
 )
 def test_what_cannot_work_is_said_in_one_line(tmp_path, monkeypatch, options, said):
@@ -62,6 +68,17 @@ def test_what_cannot_work_is_said_in_one_line(tmp_path, monkeypatch, options, sa
     assert said in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
     assert "Traceback" not in ended.stderr
+
+
+def test_a_port_that_is_taken_is_named(tmp_path):
+    open_state(tmp_path / "state")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        options = ["--state", str(tmp_path / "state"), "--policies", str(REFERENCE), "--listen", listen]
+        ended = CliRunner().invoke(commands, ["console", *options])
+    assert ended.exit_code == 2
+    assert ended.stdout == ""
+    assert ended.stderr.splitlines()[-1].startswith(f"Error: listen: {listen}: Address already in use")
 
 
 def test_the_help_is_for_people():

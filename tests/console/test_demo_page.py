@@ -16,10 +16,10 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from exequatur.console.demo import COOKIE, TOKEN
+from exequatur.console.demo import TOKEN, cookie_for
 from tests.console.running import Looking, Running, running
 
-DEMO = {"demo": "workflows.console_demo:DEMO"}
+DEMO = {"demo": "workflows.console_demo:DEMO", "demo_limits": {"visitors": 50, "each": 50, "check_seconds": 120}}
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Visitor:
         answered = await self.post("start", {"inputs": inputs})
         assert answered.status_code == 200, answered.text
         number = answered.json()["run"]
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             runs = (await self.get("state.json")).json()["sandbox"]["runs"]
             found: dict[str, Any] = next(each for each in runs if each["number"] == number)
@@ -93,7 +93,7 @@ async def test_to_look_makes_no_sandbox_and_the_cookie_is_for_this_page_only(sho
         state = await looking.get("/demo/state.json")
         policies = await looking.get("/demo/policies.json")
 
-    cookie = next(each for each in page.headers.get_list("set-cookie") if each.startswith(COOKIE))
+    cookie = next(each for each in page.headers.get_list("set-cookie") if each.startswith(cookie_for(shown.console)))
     assert page.status_code == 200
     assert "Settle a complaint" in page.text
     assert {"httponly", "samesite=strict", "path=/demo"} <= {each.strip().lower() for each in cookie.split(";")}
@@ -157,7 +157,9 @@ async def test_what_changes_something_needs_the_token_of_this_browsers_page(show
         answers = [
             await visitor.post("start", {"inputs": {}}, **{TOKEN: given}) for given in ("", "x", other.token, "0" * 64)
         ]
-        without_cookie = visitor.looking.client.cookies.delete(COOKIE, domain="127.0.0.1", path="/demo")
+        without_cookie = visitor.looking.client.cookies.delete(
+            cookie_for(shown.console), domain="127.0.0.1", path="/demo"
+        )
         answers.append(await visitor.post("start", {"inputs": {}}))
         answers.append(await other.post("start", {"inputs": {}}, **{"X-CSRF-Token": "x"}))
         answers.append(await other.post("start", {"inputs": {}}, Origin="http://evil.example"))
@@ -263,10 +265,10 @@ async def test_the_demo_leaves_nothing_behind_when_the_console_stops(target: str
             answered = await visitor.post("start", {"inputs": {"activity": "migrate"}})
             assert answered.status_code == 200
         assert console.console.demo is not None
-        base = console.console.demo._base
-        assert base is not None
-        assert base.exists()
+        folder = console.console.demo._base
+        assert folder is not None
+        assert folder.path.exists()
 
-    assert not base.exists()
+    assert not folder.path.exists()
     # Nothing of a sandbox is in what the console itself keeps.
     assert not [each for each in console.records() if str(each.get("workflow_id")).startswith("demo-")]

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import shutil
+import subprocess
+import sys
 import time
+import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from exequatur.console import live
+from exequatur.console import decided, live
 from exequatur.console.redact import PLAIN, REDACTED, redacted
+from exequatur.lineage.journal import Journal
 from exequatur.policy.bundle import PolicyBundle
 from exequatur.release.report import Standing, report_of, write_report
 from exequatur.statements.encoding import compact_json, digest
 from tests.authority.running import eventually
-from tests.console.running import FAY, KIM, REFERENCE, Looking, Running, decision, running, write
+from tests.console.running import FAY, KIM, MALLORY, REFERENCE, Looking, Running, decision, running, write
 
 SECRET = "the-secret-customer"
 DENIED = {
@@ -48,7 +54,7 @@ async def told(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runnin
         yield console
 
 
-async def stream(looking: Looking, path: str, until: Any, within: float = 20.0) -> list[dict[str, Any]]:
+async def stream(looking: Looking, path: str, until: Any, within: float = 60.0) -> list[dict[str, Any]]:
     """The batches of a stream, until one of them is what is waited for."""
     batches = []
     async with asyncio.timeout(within), looking.client.stream("GET", path) as answered:
@@ -110,7 +116,7 @@ async def test_a_stream_sends_no_more_than_fits_and_says_what_it_left_out(told, 
 
 @pytest.mark.rule("live.T2")
 async def test_no_more_than_some_follow_at_a_time(told, monkeypatch):
-    monkeypatch.setattr(told.console.streams, "locked", lambda: True)
+    monkeypatch.setattr(told.console.streams, "free", lambda _: False)
     async with told.browser() as kim:
         answered = await kim.get("/governance/events", headers={"Accept": "application/json"})
     assert answered.status_code == 503
@@ -144,10 +150,75 @@ async def test_one_decision_has_a_page_with_what_cedar_was_told(told):
     assert other.status_code == 404
 
 
+def bomb() -> str:
+    """Small, and hundreds of megabytes once each level is indented."""
+    return "[" * 300 + "1," * 200_000 + "1" + "]" * 300
+
+
+def test_arguments_that_grow_when_they_are_indented_fill_no_memory():
+    tracemalloc.start()
+    try:
+        text = decided.pretty(bomb())
+        assert len(text) < 2 * decided.LONGEST
+        assert text.endswith("…")
+        assert tracemalloc.get_traced_memory()[1] < 80_000_000
+    finally:
+        tracemalloc.stop()
+    deep = '{"a":' * 5000 + "1" + "}" * 5000
+    assert decided.pretty(deep) == deep
+    assert len(decided.pretty("x" * 1_000_000)) < 2 * decided.LONGEST
+
+
+async def test_workers_of_other_state_folders_are_shown_too(tmp_path):
+    other = tmp_path / "other"
+    standing = Standing(at=time.time(), worker="spiffe://x/elsewhere", task_queues=("q",))
+    async with running(tmp_path, config={"evidence": [str(other / "state")]}) as console, console.browser() as kim:
+        (other / "state").mkdir(parents=True)
+        write_report(other / "state", report_of(digest("b"), None, time.time(), standing))
+        await eventually(lambda: console.console.watch.reports().running)
+        assert "spiffe://x/elsewhere" in (await kim.get("/governance/policies")).text
+
+
+async def test_sources_that_cannot_be_read_do_not_fill_the_page(tmp_path):
+    async with running(tmp_path) as console, console.browser() as kim:
+        console.console.decisions.problems.update({f"/nowhere/{n}": f"/nowhere/{n}: gone" for n in range(5000)})
+        page = (await kim.get("/governance")).text
+    assert 9 <= page.count("/nowhere/") <= 10
+    assert re.search(r"And 4,99\d more", page)
+
+
+@pytest.mark.rule("asking.V4", "revoking.K2")
+async def test_what_somebody_tries_who_may_not_even_look_is_recorded_too(tmp_path):
+    async with running(tmp_path) as console, console.browser(MALLORY) as mallory:
+        form = {"csrf": "", "everything": "yes", "confirm": "revoke everything", "reason": "chaos"}
+        assert (await mallory.get("/governance")).status_code == 403
+        form["csrf"] = re.search(r'data-csrf="([^"]+)"', (await mallory.get("/governance")).text)[1]
+        refused = await mallory.post(FEED, form)
+        assert refused.status_code == 403
+        [record] = console.records()
+        assert (record["principal"], record["action"], record["decision"]) == (MALLORY, "revocation.add", "deny")
+        assert console.console.governing.gate.revocations.entries == ()
+
+
+async def test_a_stream_of_a_console_that_ended_begins_anew_here(told):
+    async with told.browser() as kim:
+        place = f"1-{'0' * 8}"
+        [batch] = await stream(kim, f"/governance/events?after={place}", lambda batch: batch.get("rows"))
+        assert batch["fresh"] is True
+        assert len(batch["rows"]) >= 3
+        place = f"1-{told.console.decisions.began}"
+        [batch] = await stream(kim, f"/governance/events?after={place}", lambda batch: batch.get("rows"))
+        assert batch["fresh"] is False
+        for forged in ("x", "1-", "-1", "1-zzzzzzzz", "9" * 16, "1\r\ndata: x"):
+            answered = await kim.client.get("/governance/events", params={"after": forged})
+            assert answered.status_code == 400
+
+
 async def test_the_policies_in_force_on_each_worker_are_shown_with_how_often_each_decided(told):
     bundle = PolicyBundle.from_folder(REFERENCE)
     standing = Standing(at=time.time(), worker="spiffe://x/w", task_queues=("operations",), unavailable="no credential")
     write_report(told.folder / "state", report_of(bundle.digest, None, time.time(), standing))
+    await eventually(lambda: told.console.watch.reports().running)
     async with told.browser() as kim:
         page = (await kim.get("/governance/policies")).text
     for part in ("spiffe://x/w", "no credential", "refunds-limit", "in force on 1 worker", "tighter", "would deny"):
@@ -204,11 +275,15 @@ def test_what_is_not_known_to_name_nobody_is_hidden():
         "odd": {1: SECRET, "bytes": SECRET.encode(), "set": {SECRET}},
         "empty": "",
     }
+    code = redacted(value)["workflow_id"]
+    assert re.fullmatch("[0-9a-f]{6}", code)
+    assert redacted("smith", "workflow_id") != redacted("smyth", "workflow_id")
+    assert "smith" not in redacted("smith", "workflow_id")
     assert redacted(value) == {
         "action": "refund_order",
         "principal": REDACTED,
         "new_field": REDACTED,
-        "workflow_id": "order-…",
+        "workflow_id": code,
         "short": 7,
         "amount": REDACTED,
         "arguments": REDACTED,
@@ -217,6 +292,14 @@ def test_what_is_not_known_to_name_nobody_is_hidden():
         "empty": "",
     }
     assert not PLAIN & {"principal", "reason", "name", "id", "text", "arguments", "value"}
+
+
+@pytest.mark.rule("redact.D2")
+def test_nobody_makes_the_code_of_an_id_that_they_guess():
+    ask = "from exequatur.console.redact import redacted; print(redacted('order-1', 'workflow_id'))"
+    other = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
+    assert re.fullmatch("[0-9a-f]{6}", other)
+    assert other != redacted("order-1", "workflow_id")
 
 
 FEED = "/governance/revocations"
@@ -294,6 +377,79 @@ async def test_the_kill_switch_is_switched_and_lifted(tmp_path):
         assert (await kim.post(FEED, off)).status_code == 400
         assert "lifted by 2" in (await kim.get(FEED)).text
     assert [each["action"] for each in console.records()][:2] == ["revocation.add", "revocation.lift"]
+
+
+@pytest.mark.rule("asking.V4")
+@pytest.mark.parametrize("broken", ["journal", "feed"])
+async def test_what_cannot_be_recorded_or_told_is_not_done(tmp_path, broken):
+    async with running(tmp_path) as console, console.browser() as kim:
+        csrf = await kim.csrf()
+        state = tmp_path / "state"
+        if broken == "journal":
+            (state / "journal").mkdir(exist_ok=True)
+            shutil.rmtree(state / "journal")
+            (state / "journal").write_text("")
+        else:
+            (state / "revocations").write_bytes(b"{garbage\n")
+        form = {"csrf": csrf, "what": "workflow", "value": "w", "confirm": "w", "reason": "r"}
+        answered = await kim.client.post(FEED, data=form, headers={"Origin": console.url})
+        assert answered.status_code == 503
+        assert "<h1>" in answered.text
+        assert console.console.governing.gate.revocations.entries == ()
+        assert (await kim.get(FEED)).status_code == 200
+        if broken == "feed":
+            assert "Cannot be told" in (await kim.get(FEED)).text
+
+
+async def test_two_people_lift_at_once_and_it_is_lifted_once(tmp_path):
+    async with running(tmp_path) as console, console.browser() as kim:
+        on = {"everything": "yes", "confirm": "revoke everything", "reason": "incident"}
+        assert (await kim.post(FEED, on)).status_code == 303
+        form = {"csrf": await kim.csrf(), "lifts": "1", "confirm": "1", "reason": "over"}
+        answers = await asyncio.gather(
+            *(kim.client.post(FEED, data=form, headers={"Origin": console.url}) for _ in range(4))
+        )
+        assert sorted(each.status_code for each in answers) == [303, 400, 400, 400]
+        assert len(console.console.governing.gate.revocations.entries) == 2
+
+
+async def test_who_may_not_lift_is_refused_and_that_is_recorded(tmp_path):
+    async with running(tmp_path) as console:
+        async with console.browser() as kim:
+            on = {"everything": "yes", "confirm": "revoke everything", "reason": "incident"}
+            assert (await kim.post(FEED, on)).status_code == 303
+        async with console.browser(FAY) as fay:
+            refused = await fay.post(FEED, {"lifts": "1", "confirm": "1", "reason": "it is over, they say"})
+            assert refused.status_code == 403
+        denied = console.records()[-1]
+        assert (denied["principal"], denied["action"], denied["decision"]) == (FAY, "revocation.lift", "deny")
+        assert len(console.console.governing.gate.revocations.entries) == 1
+
+
+async def test_twenty_viewers_of_two_hundred_decisions_a_second_miss_none(tmp_path):
+    async with running(tmp_path) as console, console.browser() as kim:
+        await kim.csrf()
+        place = console.console.decisions.place
+
+        async def follow() -> int:
+            seen = 0
+            async with kim.client.stream("GET", f"/governance/events?after={place}") as answered:
+                async for line in answered.aiter_lines():
+                    if line.startswith("data: "):
+                        batch = json.loads(line[6:])
+                        seen += len(batch.get("rows", ())) + batch.get("skipped", 0) + batch.get("lost", 0)
+                        if seen >= 200:
+                            return seen
+            return seen
+
+        viewers = [asyncio.create_task(follow()) for _ in range(20)]
+        with Journal.open(tmp_path / "state" / "journal") as journal:
+            for _ in range(10):
+                for _ in range(20):
+                    journal.enqueue("decision", decision())
+                await asyncio.sleep(0.1)
+            async with asyncio.timeout(60):
+                assert await asyncio.gather(*viewers) == [200] * 20
 
 
 async def test_without_a_temporal_server_the_list_says_so(console):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +20,20 @@ from prometheus_client.parser import text_string_to_metric_families
 from temporalio import activity
 
 from exequatur.integrity.guard import ALTERED
+from exequatur.policy.offer import Provenance
 from exequatur.revocation.entry import Revocation
 from tests.console.reporting import report, reported, traffic
 from tests.console.running import KIM, Looking, Running, running
 from tests.gate.conftest import PERMIT_ALL, Stage, executor, failure_of, stage
 from tests.gate.single import OneActivity, start_one
+from tests.gate.test_availability import (
+    corrupt_feed,
+    lapsed_credential,
+    next_century,
+    no_journal,
+    past_century,
+    stale_feed,
+)
 from tests.gate.test_crash import process
 from tests.integrity.test_gate import guarded
 
@@ -273,6 +284,7 @@ async def test_an_authority_service_that_is_away_is_named(tmp_path: Path) -> Non
     assert "cannot be reached" in service(told, "authority")["text"]
 
 
+@pytest.mark.rule("metrics.M1")
 async def test_in_public_nobody_is_named_in_json_metrics_or_page(tmp_path: Path) -> None:
     reported(
         tmp_path,
@@ -440,3 +452,46 @@ async def test_a_console_that_goes_away_is_said_on_the_page(tmp_path: Path, chro
         await look_again(page)
         await page.wait_for_selector("#freshness .lost")
         assert "does not answer" in await page.inner_text("#freshness")
+
+
+@asynccontextmanager
+async def ended_release(stage: Stage) -> AsyncIterator[None]:
+    """Nobody released the policies again in time."""
+    gate = stage.plugin.gate
+    kept = gate.policy
+    gate.policy = replace(kept, provenance=Provenance("acme", "1.0.0", "team", "address", expires=time.time() - 1))
+    yield
+    gate.policy = kept
+
+
+@pytest.mark.parametrize(
+    ("broken", "kind", "why", "advice"),
+    [
+        (no_journal, "worker-unavailable", "journal cannot be written", "Make room"),
+        (corrupt_feed, "feed", "cannot be used", "revocation feed"),
+        (stale_feed, "worker-unavailable", "not read in time", "revocation feed"),
+        (past_century, "worker-unavailable", "clock shows", "NTP"),
+        (next_century, "worker-unavailable", "clock shows", "NTP"),
+        (lapsed_credential, "worker-unavailable", "credential has ended", "reaches its authority"),
+        (ended_release, "worker-unavailable", "release of policy bundle", "policy sign"),
+    ],
+)
+async def test_each_reason_to_fail_closed_is_named_with_what_to_do_until_it_is_over(
+    stage: START, broken: Any, kind: str, why: str, advice: str
+) -> None:
+    here = await stage()
+    async with here.worker([OneActivity], [act]), watched(here) as (_, looking):
+        await until(looking, lambda told: told["states"]["ready"] == 1)
+        began = time.time()
+        async with broken(here):
+            told = await until(looking, lambda told: told["states"]["unavailable"] == 1 and kind in kinds(told))
+            first = next(each for each in told["problems"] if each["kind"] == kind)
+            assert told["state"] == "failing"
+            assert why in first["text"]
+            assert advice in first["advice"]
+            if why not in ("clock shows", "credential has ended"):  # nobody knows by a clock that is wrong
+                assert first["since"] == pytest.approx(began, abs=60)
+            page = html.unescape((await looking.get("/health")).text)
+            assert first["headline"] in page
+            assert first["advice"] in page
+        await until(looking, lambda told: told["states"]["ready"] == 1 and told["state"] == "ok")

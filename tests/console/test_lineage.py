@@ -21,7 +21,9 @@ from exequatur.audit.evidence import journals_in
 from exequatur.audit.history import of_events
 from exequatur.audit.trust import read_trust
 from exequatur.audit.verify import audit_run
-from exequatur.console import runs
+from exequatur.console import examining, runs
+from exequatur.console.references import Place
+from exequatur.console.turns import Turns
 from exequatur.errors import EvidenceError
 from exequatur.gate.wire import payloads_digest
 from exequatur.lineage import document
@@ -214,7 +216,7 @@ async def test_the_report_tells_of_arguments_receipts_places_and_related_runs(
     assert (handed["depth"], handed["parent_run_id"]) == (1, made_runs.first_runs["agent"])
 
 
-@pytest.mark.rule("lineage.Y1")
+@pytest.mark.rule("addressing.Y1")
 async def test_an_id_longer_than_any_is_not_looked_for(explorer: Running) -> None:
     async with explorer.browser() as viewer:
         for path in ("", "?workflow=" + "x" * 1001, "?workflow=a&run=" + "x" * 1001):
@@ -230,7 +232,7 @@ async def test_a_run_that_has_not_gone_on_is_not_audited_again(
 
     async with explorer.browser() as viewer:
         await text_of(viewer, at(made_runs, "agent"))
-        monkeypatch.setattr(runs, "audit_run", broken)
+        monkeypatch.setattr(examining, "audit_run", broken)
         await text_of(viewer, at(made_runs, "agent"))
         monkeypatch.setattr(runs, "FRESH", 0.0)
         assert "it was audited again" in await text_of(viewer, at(made_runs, "agent"), 503)
@@ -240,11 +242,11 @@ async def test_a_run_that_has_not_gone_on_is_not_audited_again(
 async def test_no_more_audits_begin_than_can_be_borne(
     explorer: Running, made_runs: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "UNDER_WAY", 0)
-    place = runs.Place("default", made_runs.ids["other"], made_runs.first_runs["other"])
+    monkeypatch.setattr(explorer.console.runs, "_turns", Turns(2, 0, 4))
+    place = Place("default", made_runs.ids["other"], made_runs.first_runs["other"])
     explorer.console.runs._kept.pop(place, None)
     async with explorer.browser() as viewer:
-        assert "0 audits are under way" in await text_of(viewer, at(made_runs, "other"), 429)
+        assert "0 audits and exports are under way" in await text_of(viewer, at(made_runs, "other"), 429)
 
 
 async def test_two_runs_are_compared_in_words(explorer: Running, made_runs: Made) -> None:
@@ -259,7 +261,7 @@ async def test_two_runs_are_compared_in_words(explorer: Running, made_runs: Made
         assert "No activity differs" in same
 
 
-@pytest.mark.rule("lineage.Y4")
+@pytest.mark.rule("run_exports.D2")
 async def test_exported_evidence_verifies_offline(explorer: Running, made_runs: Made) -> None:
     trust = read_trust(made_runs.folder / "state" / "trust.jwks")
     async with explorer.browser() as viewer:
@@ -316,7 +318,7 @@ async def test_nobody_waits_for_a_long_audit(
     explorer: Running, made_runs: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "WAIT", 0.0)
-    place = runs.Place("default", made_runs.ids["other"], made_runs.first_runs["other"])
+    place = Place("default", made_runs.ids["other"], made_runs.first_runs["other"])
     explorer.console.runs._kept.pop(place, None)
     async with explorer.browser() as viewer:
         page = await text_of(viewer, at(made_runs, "other"), 202)
@@ -332,14 +334,14 @@ async def test_nobody_waits_for_a_long_audit(
 async def test_why_an_audit_failed_is_told_to_who_waited(
     explorer: Running, made_runs: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = runs.Place("default", made_runs.ids["other"], made_runs.first_runs["other"])
+    place = Place("default", made_runs.ids["other"], made_runs.first_runs["other"])
     explorer.console.runs._kept.pop(place, None)
 
     def broken(*_: object) -> None:
         raise EvidenceError("the disk is on fire; put it out")
 
     monkeypatch.setattr(runs, "WAIT", 0.0)
-    monkeypatch.setattr(runs, "audit_run", broken)
+    monkeypatch.setattr(examining, "audit_run", broken)
     async with explorer.browser() as viewer:
         await text_of(viewer, at(made_runs, "other"), 202)
         under_way = [each.task for each in explorer.console.runs._running.values() if each.task is not None]
@@ -347,7 +349,7 @@ async def test_why_an_audit_failed_is_told_to_who_waited(
         assert "the disk is on fire; put it out" in await text_of(viewer, at(made_runs, "other"), 503)
 
 
-@pytest.mark.rule("lineage.Y3")
+@pytest.mark.rule("addressing.Y3", "run_list.L1", "run_exports.D1")
 async def test_the_public_view_names_nobody_and_exports_nothing(made_runs: Made, target: str) -> None:
     config = {"public": True, "principal": None}
     async with (
@@ -384,7 +386,7 @@ async def test_the_public_view_names_nobody_and_exports_nothing(made_runs: Made,
             assert len(re.findall(r'href="/lineage/run\?ref=', found.text)) == len(references)
 
 
-@pytest.mark.rule("lineage.Y2")
+@pytest.mark.rule("addressing.Y2")
 async def test_cedar_decides_which_runs_a_viewer_sees(made_runs: Made, target: str, tmp_path: Path) -> None:
     shutil.copytree(made_runs.folder / "state", tmp_path / "state", ignore=shutil.ignore_patterns("*.lock"))
     policies = (

@@ -18,7 +18,8 @@ from exequatur.console.errors import ProblemError
 from exequatur.console.journals import Journals
 from exequatur.console.known import known_runs, rows_of
 from exequatur.console.redact import REDACTED, redacted
-from exequatur.console.runs import KEPT, Audited, Place, Runs
+from exequatur.console.references import Place, References
+from exequatur.console.runs import KEPT, Audited, Runs
 from exequatur.console.searching import LONGEST, Search, literal
 from exequatur.errors import EvidenceError
 from exequatur.lineage.journal import Journal
@@ -257,17 +258,21 @@ def test_more_journals_than_memory_holds_are_refused(tmp_path: Path, monkeypatch
         Journals([tmp_path / "state"]).reader()
 
 
-@pytest.mark.rule("runs.U4")
+@pytest.mark.rule("references.N2")
 @pytest.mark.parametrize("text", ["AAAA", "AAAA.", "AAAA.0123", "!", ".", "\ud800.x"])
-def test_a_token_that_was_not_given_out_is_not_passed_on(tmp_path: Path, text: str):
-    runs = Runs(None, [], tmp_path / "trust.jwks")  # type: ignore[arg-type]
-    assert runs.unsealed(runs.sealed(b"\x00of the server")) == b"\x00of the server"
-    assert runs.unsealed("") is None
-    with pytest.raises(ProblemError):
-        runs.unsealed(text)
-    with pytest.raises(ProblemError):
-        runs.unsealed(runs.sealed(b"a").replace("YQ", "Yg"))
-    runs.close()
+def test_a_token_that_was_not_given_out_for_this_list_is_not_passed_on(text: str):
+    given = References()
+    assert given.unsealed(given.sealed(b"\x00of the server", "default"), "default") == b"\x00of the server"
+    assert given.unsealed("", "default") is None
+    for forged, listed in (
+        (text, "default"),
+        (given.sealed(b"a", "default").replace("YQ", "Yg"), "default"),
+        (given.sealed(b"a", "default"), "default\0WorkflowType = 'Other'"),
+        (given.sealed(b"a", "default"), "payments"),
+        (References().sealed(b"a", "default"), "default"),
+    ):
+        with pytest.raises(ProblemError):
+            given.unsealed(forged, listed)
 
 
 def test_known_runs_are_told_of_with_their_decisions():
@@ -289,7 +294,7 @@ def test_known_runs_are_told_of_with_their_decisions():
 
 @pytest.mark.rule("runs.U2")
 def test_reports_that_there_is_no_room_for_are_forgotten(tmp_path: Path):
-    runs = Runs(None, [], tmp_path / "trust.jwks")  # type: ignore[arg-type]
+    runs = Runs(None, None)  # type: ignore[arg-type]
     report = Report(runs=(run(activity()),))
     for number in range(KEPT + 5):
         runs.keep(Audited(Place("default", f"w{number}", "r"), report, 0.0))
@@ -298,16 +303,29 @@ def test_reports_that_there_is_no_room_for_are_forgotten(tmp_path: Path):
     runs.close()
 
 
-@pytest.mark.rule("runs.U3")
-def test_a_reference_names_one_run_and_no_other_can_be_made_up(tmp_path: Path):
-    runs = Runs(None, [], tmp_path / "trust.jwks")  # type: ignore[arg-type]
+@pytest.mark.rule("references.N1")
+def test_a_reference_names_one_run_and_no_other_can_be_made_up():
+    given = References()
     place = Place("default", "w", "r")
-    reference = runs.reference(place)
-    assert runs.referred(reference) == place
-    assert runs.reference(Place("default", "w", "s")) != reference
+    reference = given.reference(place)
+    assert given.referred(reference) == place
+    assert given.reference(Place("default", "w", "s")) != reference
+    assert given.reference(Place("default", "w\0r", "")) != given.reference(Place("default", "w", "\0r"))
+    for made_up in (reference[::-1], "", References().reference(place), f"{reference} "):
+        with pytest.raises(ProblemError):
+            given.referred(made_up)
+
+
+def test_a_reference_that_is_used_is_not_forgotten_for_new_ones(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("exequatur.console.references.MOST", 3)
+    given = References()
+    used, unused = given.reference(Place("default", "w", "used")), given.reference(Place("default", "w", "unused"))
+    for number in range(2):
+        given.referred(used)
+        given.reference(Place("default", "w", str(number)))
+    assert given.referred(used).run_id == "used"
     with pytest.raises(ProblemError):
-        runs.referred(reference[::-1])
-    runs.close()
+        given.referred(unused)
 
 
 def test_a_public_viewer_sees_no_name_in_a_graph():

@@ -13,7 +13,8 @@ from playwright.async_api import expect
 
 from exequatur.audit.report import Report
 from exequatur.console import graph, timeline
-from exequatur.console.runs import Audited, Place
+from exequatur.console.references import Place
+from exequatur.console.runs import Audited
 from exequatur.lineage import document
 from tests.console.lineage_runs import Made
 from tests.console.running import Running
@@ -121,7 +122,7 @@ async def test_a_run_of_ten_thousand_activities_stays_usable(
 ) -> None:
     kept = explorer.console.runs
     place = Place("default", made_runs.ids["other"], made_runs.first_runs["other"])
-    await kept.audited(place.namespace, place.workflow_id, place.run_id, wait=20)
+    await kept.audited(place.namespace, place.workflow_id, place.run_id, who="nobody", wait=20)
     before = kept.kept(place)
     assert before is not None
     many = long_run().model_copy(
@@ -165,6 +166,7 @@ async def test_axe_finds_nothing(chromium: Browser, explorer: Running, made_runs
         at(made_runs, "agent", tab="family"),
         at(made_runs, "agent", "/lineage/why", activity="7"),
         at(made_runs, "agent", "/lineage/compare", other=made_runs.ids["other"]),
+        at(made_runs, "agent", "/lineage/compare"),
     ]
     for scheme in ("light", "dark"):
         async with looking_at_errors(chromium, explorer, color_scheme=scheme) as page:

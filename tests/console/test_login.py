@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -74,7 +76,12 @@ async def test_a_person_logs_in_and_sees_what_was_asked_for(console, op):
         assert page.status_code == 200
         assert "User::&#34;dana&#34;" in page.text
         done = await dana.post("/logout", {})
-        assert done.status_code == 303
+        assert (done.status_code, done.headers["location"]) == (303, "/left")
+        # Where the provider still knows the person, going on would log them in again.
+        left = await logged_in(dana.client, done.headers["location"])
+        assert left.status_code == 200
+        assert "You have logged out" in left.text
+        assert len(console.console.sessions) == 0
         assert (await dana.get("/governance")).headers["location"].startswith("/login?then=")
     [asked] = op.asked
     assert (asked["response_type"], asked["code_challenge_method"], asked["client_id"]) == ("code", "S256", CLIENT)
@@ -108,6 +115,66 @@ async def test_an_answer_counts_once_and_from_the_browser_that_was_sent(console,
         assert (await dana.client.get(back)).status_code == 400
         assert (await dana.get("/governance")).status_code == 303
     assert op.exchanged == []
+
+
+async def test_several_tabs_may_log_in_at_the_same_time(console, op):
+    async with console.browser(None) as dana:
+        sent = [await dana.get(f"/login?then=/{page}") for page in ("governance", "health")]
+        backs = [(await dana.client.get(each.headers["location"])).headers["location"] for each in sent]
+        for back, page in zip(backs, ("governance", "health"), strict=True):
+            answered = await dana.client.get(back)
+            assert answered.status_code == 200
+            assert f'content="0;url=/{page}"' in answered.text
+
+
+@pytest.mark.rule("login.L1")
+async def test_under_tls_no_neighbour_can_plant_the_cookie_of_a_login(op, tmp_path):
+    # A cookie with this prefix is taken from this very host only, over TLS (RFC 6265bis).
+    (tmp_path / "identity.toml").write_text(IDENTITY.format(issuer=op.url))
+    login = {"issuer": op.url, "client_id": CLIENT}
+    config = {"login": login, "identity": tmp_path / "identity.toml", "url": "https://console.example"}
+    async with running(tmp_path, policies=POLICIES, config=config) as console, console.browser(None) as dana:
+        sent = await dana.get("/login", headers={"Host": "console.example"})
+    cookie = sent.headers["set-cookie"]
+    assert cookie.startswith("__Host-exequatur-login-443=")
+    assert {"Secure", "HttpOnly", "Path=/", "SameSite=lax"} <= set(cookie.split("; "))
+    assert "redirect_uri=https%3A%2F%2Fconsole.example%2Flogin%2Fback" in sent.headers["location"]
+
+
+@pytest.mark.rule("login.L1")
+@pytest.mark.parametrize("planted", ["", "x", "x" * 42, "x" * 44, "<script>", "x" * 5000])
+async def test_what_a_browser_brings_is_kept_only_where_it_is_one_of_ours(console, op, planted):
+    async with console.browser(None) as dana:
+        name = next(iter((await dana.get("/login")).cookies))
+        sent = await dana.get("/login", headers={"Cookie": f"{name}={planted}"})
+        assert len(sent.cookies[name]) == 43
+        assert sent.cookies[name] != planted
+
+
+async def test_a_key_that_was_rotated_in_is_found(console, op):
+    async with console.browser(None) as dana, console.browser(None) as eve:
+        assert (await logged_in(dana.client)).status_code == 200
+        op.key = new_key("rotated")
+        assert (await logged_in(eve.client)).status_code in (200, 503)
+
+
+async def test_a_provider_that_is_away_is_said_and_holds_nobody_up(op, tmp_path, monkeypatch):
+    monkeypatch.setattr("exequatur.identity.documents.DEADLINE", 120.0)
+    (tmp_path / "identity.toml").write_text(IDENTITY.format(issuer=op.url))
+    silent = socket.create_server(("127.0.0.1", 0))  # takes connections, and says nothing
+    issuer = f"http://127.0.0.1:{silent.getsockname()[1]}"
+    config = {"login": {"issuer": issuer, "client_id": CLIENT}, "identity": tmp_path / "identity.toml"}
+    async with running(tmp_path, policies=POLICIES, config=config) as console, console.browser(None) as dana:
+        waiting = [asyncio.create_task(dana.get("/login")) for _ in range(60)]
+        await asyncio.sleep(0.2)
+        # Other pages go on using the threads that everybody shares.
+        async with asyncio.timeout(60):
+            await asyncio.to_thread(int)
+        assert not any(each.done() for each in waiting)
+        silent.close()
+        answers = await asyncio.gather(*waiting)
+    assert {each.status_code for each in answers} == {503}
+    assert all("<h1>" in each.text for each in answers)
 
 
 @pytest.mark.rule("login.L1")
@@ -283,10 +350,35 @@ async def test_after_the_login_the_browser_stays_here(console, then):
 @pytest.mark.rule("login.L7")
 async def test_logins_that_nobody_finishes_are_bounded(console, monkeypatch):
     monkeypatch.setattr(module, "MOST", 5)
+    monkeypatch.setattr(module, "EACH", 7)
     async with console.browser(None) as dana:
-        for _ in range(9):
+        for asked in range(9):
+            assert len(console.console.login._asked) == min(asked, 5)
             assert (await dana.get("/login")).status_code == 303
     assert len(console.console.login._asked) == 5
+
+
+@pytest.mark.rule("login.L7")
+async def test_who_begins_many_logins_ends_none_of_somebody_elses(op, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "EACH", 3)
+    monkeypatch.setattr(module, "MOST", 6)
+    (tmp_path / "identity.toml").write_text(IDENTITY.format(issuer=op.url))
+    op.secret = None
+    config = {
+        "login": {"issuer": op.url, "client_id": CLIENT},
+        "identity": tmp_path / "identity.toml",
+        "proxies": ["127.0.0.1"],
+    }
+    async with (
+        running(tmp_path, policies=POLICIES, config=config) as console,
+        console.browser(None) as dana,
+        console.browser(None) as eve,
+    ):
+        sent = await dana.get("/login", headers={"X-Forwarded-For": "192.0.2.1"})
+        for _ in range(9):
+            assert (await eve.get("/login", headers={"X-Forwarded-For": "192.0.2.2"})).status_code == 303
+        back = await dana.client.get(sent.headers["location"])
+        assert (await dana.client.get(back.headers["location"])).status_code == 200
 
 
 async def test_a_console_with_a_login_is_not_configured_by_halves(tmp_path, monkeypatch):

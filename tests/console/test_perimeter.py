@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import AsyncIterator
+
 import httpx
 import pytest
 
@@ -14,7 +17,13 @@ def port_of(console: Running) -> int:
 
 
 @pytest.mark.rule("perimeter.G1")
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "", "[::1]:1"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "", "[::1]:1", "0.0.0.0:{port}"),
+        *("127.1:{port}", "localhost.:{port}", "[::ffff:127.0.0.1]:{port}", "user@127.0.0.1:{port}"),
+    ],
+)
 async def test_a_name_that_somebody_pointed_here_is_refused(console, host):
     async with console.browser() as kim:
         answered = await kim.get("/governance", headers={"Host": host.format(port=port_of(console))})
@@ -102,7 +111,7 @@ async def test_a_form_without_the_token_of_its_session_does_nothing(console):
     async with console.browser() as kim, console.browser(FAY) as fay:
         cookie = next(iter(kim.client.cookies.values()))
         theirs, mine = await fay.csrf(), await kim.csrf()
-        assert len({theirs, mine, cookie}) == 3
+        assert len({theirs, mine, cookie, hashlib.sha256(cookie.encode()).hexdigest()}) == 4
         origin = {"Origin": console.url}
         for form in ({}, {"csrf": ""}, {"csrf": theirs}, {"csrf": cookie}, {"csrf": mine + "x"}, {"csrf": [mine, "x"]}):
             assert (await kim.client.post("/logout", data=form, headers=origin)).status_code == 403
@@ -113,6 +122,44 @@ async def test_a_form_without_the_token_of_its_session_does_nothing(console):
         right = {**origin, "X-CSRF-Token": mine}
         assert (await kim.client.post("/logout", headers=right)).status_code == 303
         assert (await kim.get("/governance")).status_code == 401
+
+
+@pytest.mark.rule("perimeter.G5", "forms.F1")
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "multipart/form-data; boundary=x",
+        "text/plain",
+        "application/json",
+        "application/x-www-form-urlencoded-not",
+        "application/x-www-form-urlencoded, text/plain",
+        "",
+    ],
+)
+async def test_a_token_counts_in_a_form_only_and_a_form_is_what_it_says_it_is(console, kind):
+    async with console.browser() as kim:
+        csrf = await kim.csrf()
+        form = f"csrf={csrf}&reason=x&principal=x".encode()
+        multipart = b'--x\r\nContent-Disposition: form-data; name="csrf"\r\n\r\n' + csrf.encode() + b"\r\n--x--\r\n"
+
+        async def chunks(body: bytes) -> AsyncIterator[bytes]:
+            for n in range(len(body)):
+                yield body[n : n + 1]
+
+        headers = {"Origin": console.url, "Content-Type": kind}
+        for body in (form, multipart):
+            for content in (body, chunks(body)):
+                answered = await kim.client.post("/governance/revocations", content=content, headers=headers)
+                assert answered.status_code == 403
+        right = {**headers, "X-CSRF-Token": csrf}
+        answered = await kim.client.post("/governance/revocations", content=form, headers=right)
+        assert answered.status_code == 400
+        usual = {**headers, "Content-Type": "application/x-www-form-urlencoded"}
+        thousands = b"csrf=" + csrf.encode() + b"&a=b" * 200_000
+        for content in (chunks(form), thousands):
+            answered = await kim.client.post("/governance/revocations", content=content, headers=usual)
+            assert answered.status_code in (400, 403)
+    assert console.console.governing.gate.revocations.feed.version == 0
 
 
 @pytest.mark.rule("perimeter.G6", "errors.X2")
@@ -166,6 +213,34 @@ async def test_who_is_revoked_sees_nothing_but_the_kill_switch_can_be_lifted(tmp
         assert (await kim.get("/governance/revocations")).status_code == 200
         done = await kim.post("/governance/revocations", {"lifts": "2", "confirm": "2", "reason": "it is over"})
         assert (done.status_code, done.headers["location"]) == (303, "/governance/revocations?said=lifted")
+
+
+@pytest.mark.rule("asking.V3", "perimeter.G6")
+async def test_there_is_no_page_that_somebody_revoked_may_open(tmp_path):
+    from fastapi.openapi.utils import get_openapi
+
+    from exequatur.console.app import PAGES
+    from exequatur.console.perimeter import OPEN
+    from exequatur.revocation.entry import revocation
+
+    async with running(tmp_path) as console, console.browser(FAY) as fay, console.browser(None) as stranger:
+        csrf = await fay.csrf()
+        console.console.governing.gate.revocations.add(revocation(reason="she left", principal=FAY))
+        paths = [
+            (method, path)
+            for module in PAGES
+            for path, operations in get_openapi(title="", version="", routes=module.router.routes)["paths"].items()
+            for method in operations
+            if path not in OPEN
+        ]
+        assert len(paths) > 30
+        for method, path in paths:
+            headers = {"Origin": console.url, "X-CSRF-Token": csrf, "Accept": "application/json"}
+            for who, statuses in ((fay, (400, 403)), (stranger, (401,))):
+                query = {"workflow": "w", "run": "r"}
+                answered = await who.client.request(method, path, params=query, headers=headers)
+                longer = who is fay and path == "/lineage"  # it leads to /lineage/run
+                assert answered.status_code in ((303,) if longer else statuses), (method, path, answered.text)
 
 
 @pytest.mark.rule("asking.V2")
@@ -223,6 +298,17 @@ async def test_what_goes_wrong_inside_is_a_page_that_tells_nothing_of_it(tmp_pat
     assert answered.headers["x-request-id"] in answered.text
     assert scripted.json()["title"] == "Something went wrong here"
     assert "Something went wrong here" in answered.text
+
+
+async def test_where_no_page_can_be_made_a_line_says_what_happened(tmp_path, monkeypatch):
+    from exequatur.console import render
+
+    async with running(tmp_path) as console, console.browser() as kim:
+        monkeypatch.setattr(render, "templates", lambda: {}["the templates are gone"])
+        answered = await kim.get("/governance")
+    assert answered.status_code == 500
+    assert answered.text.startswith("Something went wrong here. ")
+    assert "templates are gone" not in answered.text
 
 
 async def test_hostile_addresses_get_a_page_that_says_so(console):

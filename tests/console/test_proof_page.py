@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
 import uuid
 from collections.abc import AsyncIterator
@@ -17,16 +19,20 @@ from temporalio.worker import Worker
 from exequatur import AuthorizationPlugin, Principal
 from exequatur.audit.history import of_events
 from exequatur.audit.notary import Notary
-from exequatur.console.proof_file import proof_file
+from exequatur.console.proof_file import _whole, proof_file
 from exequatur.errors import EvidenceError
 from exequatur.lineage.document import MAX_BYTES
 from exequatur.lineage.store import EvidenceStore
 from exequatur.statements.encoding import digest
-from exequatur.statements.keys import SigningKey
+from exequatur.statements.keys import SigningKey, verify_signature
 from tests.audit.runs import Sequential, pay
-from tests.console.proofs import Made, at, bent, byte_mutants, linked, places, replaced, value_mutants, written
+from tests.console.curve_edges import edges
+from tests.console.proof_rules import broken_rules
+from tests.console.proofs import Json, Made, at, bent, byte_mutants, linked, places, replaced, value_mutants, written
+from tests.console.respelled import respelled_cases
 from tests.console.running import Running, running
-from tests.console.test_proof import differences
+from tests.console.test_proof import SIGNED_BY, differences
+from tests.lineage.chained import LOG
 from tests.simulator import bend
 
 if TYPE_CHECKING:
@@ -223,6 +229,32 @@ async def test_bent_evidence_is_refused_where_it_was_bent(made: Made, console: R
         assert (await choose(page, written(base), b"{}")).startswith("The trust file cannot be used")
 
 
+async def test_the_browser_itself_says_what_the_command_says(console: Running, chromium: Browser) -> None:
+    rules = [(how, content, trust) for _, how, content, trust in broken_rules() if len(trust) < 1_000_000]
+    given = [*rules, *respelled_cases(60, seed=11)]
+    script = (
+        "async (given) => { const { verify } = await import('/static/proof/verify.js');"
+        " const bytes = (text) => Uint8Array.from(atob(text), (each) => each.charCodeAt(0));"
+        " const plain = (_, value) => typeof value === 'bigint' ? Number(value) : value;"
+        " const said = async (document, trust) => (await verify(bytes(document), bytes(trust))).verdict;"
+        " const all = given.map((each) => said(...each).catch((error) => ({ crashed: error.stack })));"
+        " return (await Promise.all(all)).map((each) => JSON.stringify(each, plain)) }"
+    )
+
+    def encoded(data: bytes) -> str:
+        return base64.b64encode(data).decode()
+
+    async with at_proof(chromium, console) as page:
+        texts = [[encoded(content), encoded(trust)] for _, content, trust in given]
+        said = [json.loads(each) for each in await page.evaluate(script, texts)]
+        signed = await page.evaluate(
+            "async (given) => { const load = (name) => import(`/static/proof/${name}.js`); " + SIGNED_BY + " }",
+            [[x, list(signature), list(data)] for _, x, signature, data in edges()],
+        )
+    assert list(differences(given, said)) == []
+    assert signed == [verify_signature(x, signature, data) for _, x, signature, data in edges()]
+
+
 async def test_what_evidence_says_is_text(made: Made, console: Running, chromium: Browser) -> None:
     authority = made.scene.authority
     text = "".join(HOSTILE)[:990]
@@ -275,7 +307,11 @@ async def test_what_is_no_evidence_gets_a_message_and_the_page_stays_usable(
         "numbers": b'{"version":"exequatur evidence v1","x":[' + b"1," * (25 * 1024 * 1024) + b"1]}",
     }
     async with at_proof(chromium, console) as page:
-        await page.evaluate("globalThis.turns = 0; setInterval(() => { turns += 1 }, 10)")
+        await page.evaluate(
+            "globalThis.turns = 0; setInterval(() => { turns += 1 }, 10); globalThis.doing = [];"
+            "new MutationObserver(() => doing.push(document.getElementById('progress').textContent))"
+            ".observe(document.getElementById('progress'), { childList: true })"
+        )
         await page.set_input_files("#trust-file", a_file("trust.jwks", written(made.trust())))
         for name, content in large.items():
             path = tmp_path / f"{name}.json"
@@ -286,6 +322,7 @@ async def test_what_is_no_evidence_gets_a_message_and_the_page_stays_usable(
             assert said.startswith("Not verified"), name
             assert "Z6" in said
             assert await page.evaluate("turns") > before
+        assert "The file is an evidence document…" in await page.evaluate("doing")
         path = tmp_path / "larger.json"
         with path.open("wb") as stream:
             stream.truncate(MAX_BYTES + 1)
@@ -340,6 +377,29 @@ async def test_a_browser_without_workers_verifies_in_the_page(made: Made, chromi
         assert (await verdict(page)).startswith("Verified")
         await open_all(page)
         assert await page.locator("#step-inclusion .way").count() == 3
+        # What takes long can be stopped there, too.
+        long = made.document() | {"logs": [a_log(30_000)]}
+        await page.set_input_files("#evidence-file", a_file("long.json", written(long)))
+        await page.click("#stop")
+        assert "it was stopped" in await verdict(page)
+        await page.wait_for_timeout(200)
+        assert (await verdict(page)).startswith("Nothing could be verified")
+
+
+def a_log(count: int) -> Json:
+    records = [
+        {
+            "index": record.index,
+            "at": record.at,
+            "kind": "x",
+            "body": "",
+            "previous": link.previous,
+            "head": record.head,
+        }
+        for link in linked(*[("x", b"")] * count)
+        for record in (link.record,)
+    ]
+    return {"log_id": LOG, "records": records}
 
 
 async def test_a_browser_that_cannot_verify_says_so_and_gives_no_verdict(
@@ -400,14 +460,28 @@ async def test_the_viewer_is_usable_with_the_keyboard(made: Made, console: Runni
 
 async def test_files_can_be_dropped(made: Made, console: Running, chromium: Browser) -> None:
     async with at_proof(chromium, console) as page:
-        for zone, content in (("evidence", made.document()), ("trust", made.trust())):
+
+        async def drop(zone: str, *contents: Json) -> None:
             await page.evaluate(
-                "([id, text]) => { const data = new DataTransfer(); data.items.add(new File([text], `${id}.json`));"
+                "([id, texts]) => { const data = new DataTransfer();"
+                " for (const text of texts) data.items.add(new File([text], `${id}.json`));"
                 " for (const type of ['dragover', 'drop']) document.getElementById(`${id}-zone`).dispatchEvent("
                 "new DragEvent(type, { dataTransfer: data, bubbles: true, cancelable: true })) }",
-                [zone, written(content).decode()],
+                [zone, [written(each).decode() for each in contents]],
             )
+
+        await drop("evidence", made.document())
+        await drop("trust", made.trust())
         assert (await verdict(page)).startswith("Verified")
+        # Of several, nobody would know which one was verified.
+        await drop("evidence", made.document(), made.trust())
+        await told(page, "Several files were dropped")
+        assert await page.is_hidden("#verdict")
+        await drop("evidence", made.document())
+        assert (await verdict(page)).startswith("Verified")
+        await drop("evidence")
+        await told(page, "no file")
+        assert await page.is_hidden("#verdict")
 
 
 async def test_a_run_that_is_not_there_and_a_server_that_is_away_are_said(
@@ -454,6 +528,87 @@ async def test_the_public_view_gives_no_evidence_and_no_keys(tmp_path: Path) -> 
         assert (await viewer.get("/proof/viewer")).status_code == 200
 
 
+@pytest.mark.rule("proof_file.F1")
+async def test_nothing_but_its_script_runs_in_the_file_and_it_reaches_nobody(
+    made: Made, chromium: Browser, tmp_path: Path
+) -> None:
+    reached: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reached.append(await reader.readline())
+        writer.write(b"HTTP/1.0 200 OK\r\nAccess-Control-Allow-Origin: *\r\n\r\n")
+        writer.close()
+
+    path = tmp_path / "viewer.html"
+    path.write_text(proof_file("refund", written(made.document())))
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    page = await (await chromium.new_context()).new_page()
+    try:
+        await page.goto(path.as_uri())
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        refused, done = await page.evaluate(
+            """async (url) => {
+                const refused = new Set()
+                document.addEventListener('securitypolicyviolation', (event) => refused.add(event.effectiveDirective))
+                const put = (name, values, text = '') => {
+                    const element = Object.assign(document.createElement(name), values)
+                    element.textContent = text
+                    document.body.append(element)
+                    return element
+                }
+                put('script', {}, 'globalThis.pwned = 1')
+                put('script', { src: `${url}/script` })
+                put('style', {}, 'body { background: url(/style) }')
+                put('p', {}).setAttribute('style', 'color: red')
+                const button = put('button', {})
+                button.setAttribute('onclick', 'globalThis.pwned = 2')
+                button.click()
+                put('img', { src: `${url}/img` })
+                put('iframe', { src: `${url}/frame` })
+                put('object', { data: `${url}/object` })
+                put('video', { src: `${url}/video` })
+                document.head.append(Object.assign(document.createElement('base'), { href: `${url}/base/` }))
+                put('form', { action: `${url}/form`, method: 'post' }).submit()
+                try { new Worker(`data:text/javascript,`) } catch {}
+                await fetch(`${url}/fetch`).catch(() => {})
+                // Who drives the browser may use eval in the page; in a worker nobody may.
+                const code = `
+                    const done = []
+                    try { eval('done.push("eval")') } catch {}
+                    fetch('${url}/worker').then(() => done.push('fetch'), () => {}).then(() => postMessage(done))`
+                const worker = new Worker(URL.createObjectURL(new Blob([code], { type: 'text/javascript' })))
+                const done = await new Promise((resolve) => { worker.onmessage = ({ data }) => resolve(data) })
+                return [[...refused], done]
+            }""",
+            url,
+        )
+        await page.wait_for_timeout(100)
+        assert await page.evaluate("globalThis.pwned") is None
+        assert {"script-src-elem", "script-src-attr", "style-src-elem", "style-src-attr"} <= set(refused)
+        assert {"img-src", "frame-src", "object-src", "media-src", "base-uri", "form-action"} <= set(refused)
+        assert {"worker-src", "connect-src"} <= set(refused)
+        assert (done, reached) == ([], [])
+    finally:
+        await page.context.close()
+        server.close()
+
+
+@pytest.mark.rule("proof_file.F3")
+async def test_the_file_believes_nobody_before_its_reader_does(made: Made, chromium: Browser, tmp_path: Path) -> None:
+    path = tmp_path / "viewer.html"
+    path.write_text(proof_file("refund", written(made.document())))
+    async with opened(chromium) as page:
+        await page.goto(path.as_uri())
+        await told(page, "refund")
+        await page.wait_for_timeout(200)
+        assert await page.is_hidden("#verdict")
+        assert await page.inner_text("#trust-said") == ""
+        assert await page.locator("#offer").count() == 0
+        # The document has the keys that it was signed with in it; that they are there makes nobody believe them.
+        await page.set_input_files("#trust-file", a_file("trust.jwks", written(Made().trust())))
+        assert (await verdict(page)).startswith("Not verified")
+
+
 def test_a_file_is_not_made_of_what_is_no_evidence() -> None:
     with pytest.raises(EvidenceError, match="UTF-8"):
         proof_file("x", b"\xff")
@@ -461,10 +616,19 @@ def test_a_file_is_not_made_of_what_is_no_evidence() -> None:
         proof_file("x", b" " * (MAX_BYTES + 1))
 
 
+def test_a_files_name_may_be_no_text() -> None:
+    assert '"name":"\\\\udcff.json"' in proof_file("\udcff.json", b"{}")
+
+
+@pytest.mark.rule("proof_file.F2")
 def test_no_text_of_the_evidence_begins_a_tag_in_the_file() -> None:
     bare, made = proof_file("x", b"{}"), proof_file("".join(HOSTILE), "".join(HOSTILE).encode())
     assert made.count("<") == bare.count("<")
     assert made.count("</script>") == 3
+    assert not any(each in made for each in "\u2028\u2029")
+    for text in ("a</script>", "<!--"):
+        with pytest.raises(ValueError, match="end its element"):
+            _whole(text)
 
 
 def test_every_bend_of_a_text_is_another_text() -> None:

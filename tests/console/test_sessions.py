@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from exequatur.console import sessions as module
@@ -41,10 +44,40 @@ def test_the_start_token_opens_one_session(sessions):
 
 
 @pytest.mark.rule("sessions.S1")
+def test_a_program_that_only_looks_at_the_link_does_not_use_it_up(sessions):
+    token = sessions.offer(KIM)
+    previewed = [sessions.begin(token) for _ in range(30)]
+    assert len(sessions) == 0
+    assert not sessions.alive(previewed[-1])
+    cookie = sessions.begin(token)
+    assert sessions.find(cookie).principal == KIM
+    assert len(sessions) == 1
+    assert [sessions.find(each) for each in previewed] == [None] * 30
+    assert sessions.begin(token) is None
+
+
+@pytest.mark.rule("sessions.S1")
+def test_of_many_who_have_the_link_at_once_one_gets_in(sessions):
+    token = sessions.offer(KIM)
+    everybody = threading.Barrier(8)
+
+    def come(_: int) -> bool:
+        everybody.wait(30)
+        cookie = sessions.begin(token)
+        return cookie is not None and sessions.find(cookie) is not None
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(come, range(8))) == 1
+    assert len(sessions) == 1
+
+
+@pytest.mark.rule("sessions.S1")
 def test_the_start_token_ends(sessions, clock):
     token = sessions.offer(KIM)
+    cookie = sessions.begin(token)
     clock.now += START_WITHIN
     assert sessions.begin(token) is None
+    assert sessions.find(cookie) is None
 
 
 @pytest.mark.rule("sessions.S1")
@@ -56,16 +89,17 @@ def test_a_newer_token_replaces_the_one_before(sessions):
 
 @pytest.mark.rule("sessions.S2")
 def test_only_the_digest_of_a_cookie_is_kept(sessions):
-    cookie = sessions.open(KIM, "local")
+    cookie = sessions.open(KIM)
     assert len(cookie) >= 43
     assert cookie not in repr(vars(sessions))
     assert cookie not in repr(sessions._held)
+    assert sessions.find(cookie).csrf not in repr(sessions._held)
     assert sessions.find(next(iter(sessions._held))) is None
 
 
 @pytest.mark.rule("sessions.S3")
 def test_a_session_that_nobody_uses_ends(sessions, clock):
-    used, unused = sessions.open(KIM, "local"), sessions.open(KIM, "local")
+    used, unused = sessions.open(KIM), sessions.open(KIM)
     clock.now += IDLE - 1
     assert sessions.find(used)
     assert sessions.alive(unused)
@@ -78,9 +112,7 @@ def test_a_session_that_nobody_uses_ends(sessions, clock):
 
 @pytest.mark.rule("sessions.S3")
 def test_a_session_ends_however_much_it_is_used(sessions, clock):
-    cookie, short = sessions.open(KIM, "login"), sessions.open(KIM, "login", 60)
-    clock.now += 60
-    assert sessions.find(short) is None
+    cookie = sessions.open(KIM)
     for _ in range(int(LONGEST // (IDLE / 2)) - 1):
         clock.now += IDLE / 2
         assert sessions.find(cookie)
@@ -92,10 +124,10 @@ def test_a_session_ends_however_much_it_is_used(sessions, clock):
 @pytest.mark.rule("sessions.S4")
 def test_the_quietest_session_makes_room(sessions, monkeypatch):
     monkeypatch.setattr(module, "MOST", 3)
-    first, second = sessions.open(KIM, "local"), sessions.open(KIM, "local")
+    first, second = sessions.open(KIM), sessions.open(KIM)
     assert sessions.find(first)
     for _ in range(2):
-        sessions.open(KIM, "local")
+        sessions.open(KIM)
     assert len(sessions) == 3 < MOST
     assert sessions.find(first)
     assert sessions.find(second) is None
@@ -120,7 +152,7 @@ async def test_under_tls_the_cookie_is_for_tls_only(tmp_path):
             answered = await looking.client.get(console.link(), headers=headers)
         assert console.opening.startswith("https://console.example.com/start?token=")
     cookie = answered.headers["set-cookie"]
-    assert cookie.startswith("__Host-exequatur-console=")
+    assert cookie.startswith("__Host-exequatur-console-443=")
     assert "Secure" in cookie
     assert "max-age" in answered.headers["strict-transport-security"]
 
@@ -133,3 +165,24 @@ async def test_the_link_that_was_printed_opens_the_console_once(tmp_path):
         assert refused.status_code == 403
         assert "This link opens nothing any more" in refused.text
         assert (await second.get("/governance")).status_code == 401
+
+
+async def test_the_link_may_be_opened_again_by_the_browser_that_has_the_session(tmp_path):
+    async with running(tmp_path) as console, console.browser(None) as kim:
+        for _ in range(2):
+            assert (await kim.client.get(console.opening)).status_code == 200
+            assert (await kim.get("/governance")).status_code == 200
+        assert len(console.console.sessions) == 1
+
+
+@pytest.mark.rule("sessions.S6")
+async def test_two_consoles_on_one_host_do_not_log_each_other_out(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    async with running(tmp_path / "one") as one, running(tmp_path / "two") as two, one.browser() as kim:
+        # As a browser keeps them: by host, whatever the port.
+        (kim.client.cookies.clear(), await kim.client.get(one.link()))
+        (await kim.client.get(two.link()), await kim.client.get(f"{two.url}/governance"))
+        assert len(kim.client.cookies) == 2
+        for console in (one, two):
+            assert (await kim.client.get(f"{console.url}/governance")).status_code == 200

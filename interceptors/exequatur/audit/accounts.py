@@ -15,7 +15,7 @@ A9  What was completed from outside of the worker had begun there with an allow,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from exequatur.audit.activities import Activity, seconds
@@ -60,11 +60,19 @@ class Accounts:
         trust: Whom to believe.
         evidence: What the journals hold about the run.
         bundles: Archived policies.
+        wanted: Called before each decision; what it raises ends the audit.
     """
 
     def __init__(
-        self, history: RunHistory, start: Start, trust: AuditTrust, evidence: RunEvidence, bundles: Bundles
+        self,
+        history: RunHistory,
+        start: Start,
+        trust: AuditTrust,
+        evidence: RunEvidence,
+        bundles: Bundles,
+        wanted: Callable[[], object] = lambda: None,
     ) -> None:
+        self._wanted = wanted
         self._history = history
         self._start = start
         self._trust = trust
@@ -107,6 +115,7 @@ class Accounts:
                 of_id[proof.activity.activity_id] = proof
         accounted: set[tuple[int, int]] = set()
         for decision in self._evidence.decisions:
+            self._wanted()
             claims = decision.claims
             key = claims.request
             found = of_request.get(key) if key is not None else None

@@ -6,7 +6,6 @@ encoded history tells who acted when, but nothing that was signed can be checked
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,8 +21,9 @@ from temporalio.converter import (
 )
 
 from exequatur.audit.history import RunHistory
-from exequatur.errors import EvidenceError
+from exequatur.errors import ConfigurationError, EvidenceError
 from exequatur.gate.wire import ACTIVITY_HEADER, START_HEADER
+from exequatur.modules import named
 
 _OURS = {START_HEADER: b"json/plain", ACTIVITY_HEADER: b"binary/plain"}
 """Our headers' encodings. What has another is wrapped in a codec."""
@@ -123,19 +123,18 @@ def _context_of(event: HistoryEvent, attributes: Any, history: RunHistory, names
     return WorkflowSerializationContext(namespace=namespace, workflow_id=other or history.workflow_id)
 
 
-def load_converter(name: str) -> DataConverter:
-    """Import a data converter by its name, ``module:attribute``.
+def converter_of(reference: str) -> DataConverter:
+    """The data converter that a reference names.
+
+    Args:
+        reference: ``MODULE:NAME``; the module is imported, also from the working directory.
 
     Raises:
-        EvidenceError: There is none of that name.
+        ConfigurationError: It cannot be imported, or what it names is none.
     """
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise EvidenceError(f"{name}: there is no such data converter ({error}); write module:attribute") from None
+    found = named(reference)
     if not isinstance(found, DataConverter):
-        raise EvidenceError(f"{name} is a {type(found).__name__}, not a temporalio DataConverter")
+        raise ConfigurationError(f"{reference} is a {type(found).__name__}, not a temporalio DataConverter")
     return found
 
 

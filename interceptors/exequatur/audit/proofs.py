@@ -100,9 +100,13 @@ class Proofs:
         history: The run.
         start: How it was started.
         chain: Its verified grant.
+        wanted: Called before each of them; what it raises ends the audit.
     """
 
-    def __init__(self, history: RunHistory, start: Start, chain: Chain) -> None:
+    def __init__(
+        self, history: RunHistory, start: Start, chain: Chain, wanted: Callable[[], object] = lambda: None
+    ) -> None:
+        self._wanted = wanted
         self._history = history
         self._start = start
         self._chain = chain
@@ -122,6 +126,7 @@ class Proofs:
             if proof.activity.ended is not None:
                 steps.append((_ended_at(proof), proof, self._local if local else self._end))
         for _, proof, check in sorted(steps, key=lambda step: step[0]):
+            self._wanted()
             self._attempt(proof, check)
         return proofs
 

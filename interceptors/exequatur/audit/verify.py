@@ -17,7 +17,7 @@ A8  What journals hold counts for or against a run only where a worker's signatu
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -48,13 +48,16 @@ _CLOSES_AS = {"completed": "completed", "failed": "failed", "cancelled": "cancel
 """The seal's outcome for each way to close that the workflow worker sees."""
 
 
-def audit_run(history: RunHistory, evidence: EvidenceReader, trust: AuditTrust) -> RunReport:
+def audit_run(
+    history: RunHistory, evidence: EvidenceReader, trust: AuditTrust, wanted: Callable[[], object] = lambda: None
+) -> RunReport:
     """Audit one run.
 
     Args:
         history: With payloads as user code wrote them; see :func:`exequatur.audit.codec.decoded`.
         evidence: What there is of journals, bundles and checkpoints.
         trust: Whom to believe.
+        wanted: Called again and again while it goes on; what it raises ends the audit.
 
     Returns:
         What was found. Nothing is called verified that was not verified.
@@ -62,19 +65,22 @@ def audit_run(history: RunHistory, evidence: EvidenceReader, trust: AuditTrust) 
     Raises:
         EvidenceError: There is more evidence than any run can leave.
     """
-    return _Audit(history, evidence, trust).report()
+    return _Audit(history, evidence, trust, wanted).report()
 
 
 class _Audit:
-    def __init__(self, history: RunHistory, evidence: EvidenceReader, trust: AuditTrust) -> None:
+    def __init__(
+        self, history: RunHistory, evidence: EvidenceReader, trust: AuditTrust, wanted: Callable[[], object]
+    ) -> None:
         self._history = history
         self._trust = trust
+        self._wanted = wanted
         self._findings: list[Finding] = check_events(history)
         self._start: Start = read_start(history, trust.anchors)
         self._findings += self._start.findings
         self._reader, self._bundles = evidence, Bundles(evidence)
         self._evidence: RunEvidence = evidence_of(evidence, history.workflow_id, history.run_ids)
-        self._accounts = Accounts(history, self._start, trust, self._evidence, self._bundles)
+        self._accounts = Accounts(history, self._start, trust, self._evidence, self._bundles, wanted)
         self._statements: Proofs | None = None
         self._counted: Counter[str] = Counter()
         self._receivers = self._start.credentials
@@ -182,7 +188,7 @@ class _Audit:
 
     def _governed(self, activities: Sequence[Activity], chain: Chain) -> list[Proof]:
         history, start = self._history, self._start
-        statements = self._statements = Proofs(history, start, chain)
+        statements = self._statements = Proofs(history, start, chain, self._wanted)
         proofs = statements.of(activities)
         self._findings += statements.findings
         self._receivers = statements.receivers

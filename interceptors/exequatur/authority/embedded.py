@@ -324,7 +324,8 @@ class EmbeddedAuthority:
         """
         settings, now = self._settings, int(self.gate.clock())
         proven = self.evidence_of(order)
-        sub, key = worker or f"spiffe://{settings.trust_domain}/worker/{_WORKER}", thumbprint(order.key.x)
+        name = settings.worker_name or _WORKER
+        sub, key = worker or f"spiffe://{settings.trust_domain}/worker/{name}", thumbprint(order.key.x)
         about: dict[str, str] = {"worker": sub, "key": key, **({"code": proven.code.digest} if proven.code else {})}
         if (revoked := self.gate.revocations.find(about)) and not revoked.everything:
             raise StatementError("I9", f"{sub} has been revoked: {revoked.reason}")  # [I9]

@@ -240,7 +240,7 @@ async def _connected(server: Server, converter: str | None) -> Client:
     """A client without the plugin: an answer needs no permit, because it proves itself."""
     from temporalio.client import Client
 
-    from exequatur.cli.code import converter_of
+    from exequatur.audit.codec import converter_of
 
     converting = None if converter is None else converter_of(converter)
     client = await server.connect()

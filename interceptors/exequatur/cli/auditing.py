@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from exequatur.audit.codec import decoded
+from exequatur.audit.codec import converter_of, decoded
 from exequatur.audit.evidence import EvidenceReader, NoEvidence
 from exequatur.audit.history import RunHistory, UnknownFieldsError, read_history
 from exequatur.audit.links import linked
@@ -19,7 +19,6 @@ from exequatur.audit.seals import with_checkpoints
 from exequatur.audit.sources import OpenEvidence
 from exequatur.audit.trust import AuditTrust, read_trust
 from exequatur.audit.verify import audit_run
-from exequatur.cli.code import converter_of
 from exequatur.errors import ConfigurationError, EvidenceError, StoreUnavailableError
 from exequatur.statements.encoding import digest
 

@@ -52,7 +52,7 @@ def learn(
 
     Exit codes: 0 learned, 2 could not be done.
     """
-    from exequatur.audit.codec import load_converter
+    from exequatur.audit.codec import converter_of
     from exequatur.audit.wording import shown
     from exequatur.behavior.baseline import Learner
     from exequatur.errors import ConfigurationError, EvidenceError
@@ -60,7 +60,7 @@ def learn(
 
     if bool(histories) == (query is not None):
         raise click.UsageError("name histories, or give --query; not both")
-    learning = _Learning(Learner(), load_converter(converter) if converter else None, server.namespace)
+    learning = _Learning(Learner(), converter_of(converter) if converter else None, server.namespace)
     if query is not None:
         asyncio.run(learning.from_server(server, query, limit))
     for source in histories:

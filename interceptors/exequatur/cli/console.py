@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,11 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--as", "principal", metavar='TYPE::"ID"', help='Who looks.  [default: User::"<you on this machine>"]')
 @click.option("--public", is_flag=True, help="Everybody may look, at what names nobody, and change nothing.")
 @click.option("--demo", metavar="MODULE:NAME", help="The sandbox that the demo page offers; it is imported.")
+@click.option(
+    "--converter",
+    metavar="MODULE:NAME",
+    help="The workers' data converter, where their payloads are encoded; it is imported, so its code runs.",
+)
 @with_server
 def console(server: Server, config: Path | None, public: bool, **options: Any) -> None:
     """See what happens: decisions as they are made, runs and their proofs, health, approvals, revocations.
@@ -55,6 +61,7 @@ def console(server: Server, config: Path | None, public: bool, **options: Any) -
     from exequatur.cli.logs import log_to_stderr
 
     try:
+        from exequatur.authority.service.config import is_loopback
         from exequatur.console.config import read_config
         from exequatur.console.serve import build, serve
     except ModuleNotFoundError as error:
@@ -78,4 +85,11 @@ def console(server: Server, config: Path | None, public: bool, **options: Any) -
         return await replace(server, namespace=namespace, address=read.address).connect()
 
     built = build(read, connect, Settings.load())
-    asyncio.run(serve(built, lambda url: click.echo(f"The console is at {url}")))
+
+    def told(url: str) -> None:
+        click.echo(f"The console is at {url}")
+        if read.url is None and is_loopback(read.host) and "SSH_CONNECTION" in os.environ:
+            port = built.standing.port
+            click.echo(f"From your own machine: ssh -L {port}:{read.host}:{port} <this host>, then open it", err=True)
+
+    asyncio.run(serve(built, told))

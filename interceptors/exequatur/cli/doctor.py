@@ -65,7 +65,8 @@ def doctor(
 
     Exit codes: 0 no problem, 1 problems found, 2 it could not look.
     """
-    from exequatur.cli.code import activities_of, converter_of
+    from exequatur.audit.codec import converter_of
+    from exequatur.cli.code import activities_of
     from exequatur.doctor.deployment import Deployment
     from exequatur.doctor.examine import examine
     from exequatur.doctor.host import read_settings

@@ -109,9 +109,8 @@ def _proofs(
     store: EvidenceStore, path: Path, workflow_id: str | None, events: tuple[int, ...], converter: str | None
 ) -> tuple[str, Any]:
     from exequatur.audit.bundle import make_proofs, origin_of
-    from exequatur.audit.codec import decoded
+    from exequatur.audit.codec import converter_of, decoded
     from exequatur.audit.history import read_history
-    from exequatur.cli.code import converter_of
 
     recorded = read_history(path)
     if workflow_id not in (None, recorded.workflow_id):
@@ -163,8 +162,15 @@ def viewer(file: Path | None, out: Path) -> None:
     The reader chooses the trust file; there is none in it. It comes to the same verdict as `verify`.
     """
     from exequatur.console.proof_file import proof_file
+    from exequatur.lineage.document import MAX_BYTES
 
-    made = proof_file() if file is None else proof_file(file.name, file.read_bytes())
+    if file is None:
+        made = proof_file()
+    else:
+        with file.open("rb") as stream:
+            made = proof_file(file.name, stream.read(MAX_BYTES + 1))
+        if out.exists() and out.samefile(file):
+            raise click.UsageError(f"{out} is the evidence itself; name another file")
     out.write_text(made, "utf-8")
     click.echo(f"{out} written; open it in a browser")
 

@@ -17,6 +17,7 @@ from exequatur.authority.service.answers import Refused
 from exequatur.authority.service.bounded import Bounded
 from exequatur.console import demo, doors, governance, health, lineage, proof
 from exequatur.console.errors import answer, answer_errors, problem_of
+from exequatur.console.forwarded import Forwarded
 from exequatur.console.parts import Console
 from exequatur.console.perimeter import Guard, Headed
 
@@ -59,11 +60,8 @@ def guarded(app: FastAPI, console: Console, log: TextIO) -> ASGIApp:
         log: Where the access log goes.
     """
 
-    def say(refused: Refused, request_id: str) -> Response:
-        request = Request({"type": "http", "app": app, "state": {"request_id": request_id}, "headers": [], "path": "/"})
-        response = answer(request, problem_of(refused))
-        response.headers.update(refused.headers)
-        return response
+    def say(refused: Refused, scope: Scope) -> Response:
+        return answer(Request({**scope, "app": app}), problem_of(refused))
 
     inner = Bounded(Guard(app, console), console.config.limits, say)
-    return AccessLog(Headed(inner, secure=console.config.secure), log)
+    return Forwarded(AccessLog(Headed(inner, pinned=console.config.pinned), log), console.config.proxies)

@@ -2,8 +2,8 @@
 
 Rules, numbered as the code marks them:
 
-A1  An answer is about one challenge by its whole id, looked up again in the workflow that waits: what a form says of it
-    is not believed.
+A1  An answer is about the one challenge that was shown, by the digest of all that was signed, looked up again in the
+    workflow that waits: what else a form says of it is not believed. All that was signed is shown.
 A2  Who answers is the session's principal, and Cedar decides (V4 of :mod:`exequatur.console.asking`).
 """
 
@@ -17,20 +17,20 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from exequatur.approvals import OpenChallenge, list_challenges, named
+from exequatur.approvals import OpenChallenge, list_challenges
 from exequatur.audit.wording import readable
 from exequatur.console.entering import entered
 from exequatur.console.errors import ProblemError, ServerAwayError
 from exequatur.console.forms import form_of
-from exequatur.console.parts import console_of
+from exequatur.console.parts import console_of, viewer_of
 from exequatur.console.render import page
 from exequatur.errors import ChallengeError
 from exequatur.statements.encoding import strict_json
 
 router = APIRouter()
 
-_ID = 43
-"""Characters of a request's id: a digest."""
+_MOST_INDENTED = 100_000
+"""Characters. What is deep grows a thousandfold once each level is indented."""
 SAID = {"approved": "Your approval was signed and sent to the run.", "rejected": "Your rejection was sent to the run."}
 
 
@@ -69,34 +69,37 @@ async def show(request: Request) -> Response:
 
 @router.post("/governance/approvals")
 async def answer(request: Request) -> Response:
-    """Approve or reject."""
-    viewer = await entered(request, "governance")
+    """Approve or reject. Whoever may not is denied by the policies about that, and on record."""
     console = console_of(request)
     form = await form_of(request)
-    identity, workflow_id = form.get("id", ""), form.get("workflow", "")
-    given = form.get("verdict", "")
-    if given not in ("approve", "reject") or len(identity) != _ID:
+    signed, workflow_id, given = (form.get(name, "") for name in ("challenge", "workflow", "verdict"))
+    if given not in ("approve", "reject") or not signed or not workflow_id:
         raise ProblemError(400, "The form cannot be read", "Nothing was answered.", "Reload the list and try again.")
     verdict: Literal["approve", "reject"] = "approve" if given == "approve" else "reject"
     client = await console.temporal.client(form.get("namespace", "") or None)
-    listing = await console.temporal.ask(
-        list_challenges(client, console.governing.trusted, workflow_id=workflow_id)  # [A1]
-    )
-    challenge = named(listing, identity)  # [A1]
+    listing = await console.temporal.ask(list_challenges(client, console.governing.trusted, workflow_id=workflow_id))
+    challenge = next((each for each in listing.challenges if each.challenge.digest == signed), None)  # A1
+    if challenge is None:
+        raise ChallengeError("Nothing waits for this answer: it was given, it has ended, or another one is asked")
     reason = form.get("reason", "") or None
-    await console.temporal.ask(console.governing.answer(viewer, client, challenge, verdict, reason))  # A2
+    await console.temporal.ask(
+        console.governing.answer(viewer_of(request), client, challenge, verdict, reason)  # A2
+    )
     return RedirectResponse(f"/governance/approvals?said={verdict}{'d' if verdict == 'approve' else 'ed'}", 303)
 
 
 def _told(each: OpenChallenge, namespace: str, now: float) -> dict[str, Any]:
     claims = each.claims
-    arguments = "not told, because they are too long"
+    arguments = f"not told, because they are too long; their digest is {claims.args}"
     if claims.arguments is not None:
         arguments = readable(claims.arguments)
         with contextlib.suppress(ValueError, RecursionError):
-            arguments = json.dumps(strict_json(arguments), indent=2, ensure_ascii=False)
+            indented = json.dumps(strict_json(arguments), indent=2, ensure_ascii=False)
+            if len(indented) < _MOST_INDENTED:
+                arguments = indented
     return {
         "id": each.id,
+        "challenge": each.challenge.digest,
         "activity": claims.activity_type,
         "arguments": arguments,
         "principal": claims.sub,

@@ -13,6 +13,8 @@ V4  What a viewer does is done by the audited calls of the authority, which ask 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,6 +40,8 @@ from exequatur.statements.models import Approval
 
 _FRESH = 1.0
 """Seconds for which the policies are not looked at again."""
+_PATIENCE = 2.0
+"""Seconds for which a page waits for a database that does not answer, before it goes by what was known."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class Governing:
         self._authority = parts.authority
         self._asking = Asking(parts.gate, parts.authority.state.journal)
         self._looked = float("-inf")
+        self._begun = float("-inf")
+        self._looking: asyncio.Task[None] | None = None
 
     @property
     def gate(self) -> Gate:
@@ -83,9 +89,17 @@ class Governing:
         return Trusted(gate.trust, gate.settings.trust_domain, gate.settings.cluster, gate.clock)
 
     async def refresh(self) -> None:
-        """Bring policies and revocations up to date; at most once a second."""
+        """Bring policies and revocations up to date; at most once a second, and all who ask share the look."""
         if time.monotonic() - self._looked < _FRESH:
             return
+        if self._looking is None or self._looking.done():
+            self._begun = time.monotonic()
+            self._looking = asyncio.ensure_future(self._look())
+        with contextlib.suppress(TimeoutError):
+            left = self._begun + _PATIENCE - time.monotonic()
+            await asyncio.wait_for(asyncio.shield(self._looking), max(0.0, left))
+
+    async def _look(self) -> None:
         await self._parts.serving.refresh()
         await self.gate.revocations.look()
         self._looked = time.monotonic()

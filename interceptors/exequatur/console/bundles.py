@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from exequatur.audit.decided import archived
+from exequatur.audit.evidence import EvidenceReader
+from exequatur.console.addressing import who_asks
 from exequatur.console.decision import Decision
 from exequatur.console.entering import entered
-from exequatur.console.parts import Console, console_of
+from exequatur.console.errors import ProblemError
+from exequatur.console.parts import console_of
 from exequatur.console.render import page
 from exequatur.errors import EvidenceError, PolicyError
 from exequatur.policy.bundle import PolicyBundle
 from exequatur.policy.parsing import locations
-from exequatur.release.report import InForceReport, read_reports
+from exequatur.policy.source import BundleSource
+from exequatur.release.report import InForceReport
 
 router = APIRouter()
 
 _KEPT = 16
 """Bundles that stay in memory."""
 _DISAGREEMENTS = 100
+_WORKERS = 500
+_PROBLEMS = 10
+_WITHIN = 5.0
+"""Seconds that the page waits for bundles that are only in the evidence."""
 _kept: dict[str, PolicyBundle] = {}
 
 
@@ -33,16 +41,17 @@ async def show(request: Request) -> Response:
     """The page."""
     await entered(request, "governance")
     console = console_of(request)
-    reports, problems = await asyncio.to_thread(_reports, console)
+    known = console.watch.reports()
+    reports = known.running
+    problems = [*([] if known.unread is None else [known.unread]), *known.problems]
     counts = console.decisions.counts()
     decided: dict[str, Counter[str]] = {}
     for (digest, policy), times in counts.policies.items():
         decided.setdefault(digest, Counter())[policy] += times
     own = console.governing.gate.policy
     digests = list(dict.fromkeys([own.bundle.digest, *(each.digest for each in reports), *sorted(decided)]))[:_KEPT]
-    bundles = await asyncio.to_thread(
-        lambda: [_bundle(console, each, decided.get(each, Counter())) for each in digests]
-    )
+    found = {**await _archived(request, digests[1:]), own.bundle.digest: own.bundle}
+    bundles = [_bundle(each, found[each], decided.get(each, Counter())) for each in digests]
     at_work = Counter(each.digest for each in reports)
     for each in bundles:
         each["workers"] = at_work[each["digest"]]
@@ -51,20 +60,13 @@ async def show(request: Request) -> Response:
         request,
         "governance_policies.html.jinja",
         tab="policies",
-        workers=[_worker(each) for each in reports],
+        workers=[_worker(each) for each in reports[:_WORKERS]],
         bundles=bundles,
         disagreements=_disagreements(console.decisions.since(0).rows),
-        problems=problems,
+        problems=problems[:_PROBLEMS],
         differs=len(at_work) > 1,
         now=console.clock(),
     )
-
-
-def _reports(console: Console) -> tuple[list[InForceReport], list[str]]:
-    try:
-        return read_reports(console.config.state)
-    except PolicyError as error:
-        return [], [str(error)]
 
 
 def _worker(report: InForceReport) -> dict[str, Any]:
@@ -85,9 +87,9 @@ def _worker(report: InForceReport) -> dict[str, Any]:
     }
 
 
-def _bundle(console: Console, digest: str, decided: Counter[str]) -> dict[str, Any]:
+def _bundle(digest: str, found: PolicyBundle | str, decided: Counter[str]) -> dict[str, Any]:
     """A bundle's policies with how often each decided; those that decided without being known stand there, too."""
-    bundle, problem = _found(console, digest)
+    bundle, problem = (None, found) if isinstance(found, str) else (found, None)
     known = [] if bundle is None else list(bundle.policies.items())
     texts = {} if bundle is None else {name: each.text for name, each in locations(bundle.source).items()}
     listed = [
@@ -115,22 +117,31 @@ def _bundle(console: Console, digest: str, decided: Counter[str]) -> dict[str, A
     }
 
 
-def _found(console: Console, digest: str) -> tuple[PolicyBundle | None, str | None]:
-    own = console.governing.gate.policy.bundle
-    if digest == own.digest:
-        return own, None
-    if digest not in _kept:
-        sources = [str(console.config.state), *console.config.evidence]
+async def _archived(request: Request, digests: Sequence[str]) -> dict[str, PolicyBundle | str]:
+    """The bundles out of the evidence; why not, where one is not there."""
+    left = [each for each in digests if each not in _kept]
+
+    def look(reader: EvidenceReader) -> dict[str, PolicyBundle]:
+        bodies = {each: reader.bundle(each) for each in left}
+        return {
+            each: PolicyBundle(BundleSource.from_archive(body)) for each, body in bodies.items() if body is not None
+        }
+
+    why = "It is not in the evidence that is followed here."
+    if left:
         try:
-            bundle = archived(sources, digest)
+            found = await asyncio.wait_for(console_of(request).runs.looked_up(look, who_asks(request)), _WITHIN)
+            _kept.update(found)
         except (PolicyError, EvidenceError) as error:
-            return None, str(error)
-        if bundle is None:
-            return None, "It is not in the evidence that is followed here."
-        if len(_kept) >= _KEPT:
-            _kept.pop(next(iter(_kept)))
-        _kept[digest] = bundle
-    return _kept[digest], None
+            why = str(error)
+        except ProblemError as error:
+            why = error.text
+        except TimeoutError:
+            why = f"The evidence did not answer within {_WITHIN:.0f} s."
+    told: dict[str, PolicyBundle | str] = {each: _kept.get(each, why) for each in digests}
+    for each in list(_kept)[:-_KEPT]:
+        del _kept[each]
+    return told
 
 
 def _disagreements(rows: Any) -> list[dict[str, Any]]:

@@ -34,6 +34,7 @@ class Health:
         decisions: Rows of evidence that were read since the console began, and journals and stores that are followed.
         sources: See there.
         revocations: Version of the authority's feed.
+        reports_age: Seconds since the reports were read; ``None`` where they never were.
     """
 
     at: float
@@ -48,6 +49,7 @@ class Health:
     decisions: int
     sources: int
     revocations: int
+    reports_age: float | None
 
     def plain(self) -> dict[str, Any]:
         """The same for JSON, templates and metrics."""
@@ -73,7 +75,7 @@ def health_of(
         now: Seconds since 1970.
     """
     workers = workers_of(reports, now)
-    problems = problems_of(workers, reports.problems, services, authority, evidence.get("problems", {}), now)
+    problems = problems_of(workers, reports, services, authority, evidence, now)
     told = [
         each.standing.traffic.minutes
         for each in (*reports.running, *reports.ended)
@@ -82,7 +84,7 @@ def health_of(
     state: HealthState = "ok"
     if any(each.severity == "violation" for each in problems):
         state = "failing"
-    elif not any(each.state == "ready" for each in workers):
+    elif reports.unread is None and not any(each.state == "ready" for each in workers):
         state = "idle"
     elif any(each.severity == "unchecked" for each in problems):
         state = "warning"
@@ -99,4 +101,5 @@ def health_of(
         decisions=int(evidence.get("rows", 0)),
         sources=int(evidence.get("sources", 0)),
         revocations=authority.revocations,
+        reports_age=reports.age,
     )

@@ -6,19 +6,23 @@ Paths in the file are relative to it. What is not known there is refused.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError, model_validator
 
 from exequatur.authority.service.config import LISTEN, Limits, Listening, is_loopback
+from exequatur.console.sandbox import limits as sandbox
 from exequatur.errors import ConfigurationError
 from exequatur.settings import Interval
 
 _MAX_FILE = 1024 * 1024
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 (they are refused)
+_SENT = re.compile(r"[!-~]+\Z")
 _PATHS = ("state", "trust", "identity", "access_log")
 Url = Annotated[str, Field(max_length=2000, pattern=r"\Ahttps?://[^\s]+\z")]
 
@@ -52,6 +56,13 @@ class Login(_Table):
         return self
 
 
+class ConsoleLimits(Limits):
+    """How much one address may ask for."""
+
+    body: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = 1024 * 1024
+    connections: Annotated[int, Field(ge=1, le=1_000_000)] = 500
+
+
 class ConsoleConfig(Listening):
     """A console.
 
@@ -71,6 +82,9 @@ class ConsoleConfig(Listening):
         identity: Who is who: makes a principal of a person's ID token.
         public: Everybody may look, at what names nobody, and change nothing.
         demo: ``module:name`` of the sandbox that the demo page offers.
+        converter: ``module:name`` of the workers' data converter, where payloads are encoded.
+        proxies: Addresses and networks of proxies that say for whom they ask (``X-Forwarded-For``).
+        demo_limits: How much the visitors of the demo page may use.
         grace: How long requests may go on after it was told to stop.
         access_log: File of the access log; none is kept without it.
         monitoring_token_env: Name of the environment variable with the token by which metrics and health are read.
@@ -91,14 +105,21 @@ class ConsoleConfig(Listening):
     identity: Path | None = None
     public: bool = False
     demo: Annotated[str, Field(pattern=r"\A[\w.]+:\w+\z")] | None = None
+    converter: Annotated[str, Field(pattern=r"\A[\w.]+:\w+\z")] | None = None
     grace: Interval = Field(default="2s", validate_default=True)
     monitoring_token_env: Annotated[str, Field(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*\z")] | None = None
-    limits: Limits = Limits(body=4 * 1024 * 1024, connections=500)
+    limits: ConsoleLimits = ConsoleLimits()
+    proxies: tuple[IPvAnyNetwork, ...] = ()
+    demo_limits: sandbox.Limits = sandbox.Limits()
 
     @model_validator(mode="after")
     def _safe(self) -> Self:
         if self.url is not None and urlsplit(self.url).path.strip("/"):
             raise ValueError("url: write it as https://HOST[:PORT]")
+        if self.url is None and self.host in _EVERYWHERE:
+            raise ValueError(f"listen: {self.host} is every address of this machine; say by url how browsers reach it")
+        if any(each.prefixlen == 0 for each in self.proxies):
+            raise ValueError("proxies: a network that everybody is in; name the proxies")
         if (self.login is None) != (self.identity is None):
             raise ValueError("login and identity go together: the one proves who it is, the other says whom that makes")
         if self.public and self.login is not None:
@@ -119,6 +140,12 @@ class ConsoleConfig(Listening):
         """Whether browsers reach it over TLS, here or at a proxy before it."""
         return self.tls is not None or (self.url or "").startswith("https://")
 
+    @property
+    def pinned(self) -> bool:
+        """Whether browsers are told to use nothing but TLS for its name; not for one that other programs have, too."""
+        name = self.host if self.url is None else urlsplit(self.url).hostname
+        return self.secure and not is_loopback(name or "")
+
     def secret(self) -> str | None:
         """The client's secret at the OpenID provider.
 
@@ -138,11 +165,17 @@ class ConsoleConfig(Listening):
         if self.monitoring_token_env is None:
             return None
         token = _variable(self.monitoring_token_env, "monitoring_token_env")
-        if len(token) < 20:
+        if len(token) < 20 or not _SENT.match(token):
             raise ConfigurationError(
-                f"monitoring_token_env: {self.monitoring_token_env} can be guessed; use 20 characters"
+                f"monitoring_token_env: {self.monitoring_token_env} has to be 20 letters and digits or more"
             )
         return token
+
+
+def port_of(url: str) -> int:
+    """The port of a URL."""
+    parts = urlsplit(url)
+    return parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _variable(name: str, setting: str) -> str:
@@ -203,5 +236,7 @@ def _absolute(document: dict[str, Any], base: Path) -> dict[str, Any]:
         made["policies"] = str(base / policies)
     evidence = document.get("evidence")
     if isinstance(evidence, list):
-        made["evidence"] = [each if "://" in each else str(base / each) for each in evidence if isinstance(each, str)]
+        made["evidence"] = [
+            str(base / each) if isinstance(each, str) and "://" not in each else each for each in evidence
+        ]
     return made

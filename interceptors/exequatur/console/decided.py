@@ -24,6 +24,8 @@ router = APIRouter()
 
 _LOG = re.compile(r"[0-9a-f]{16}\Z")
 _INDEX = re.compile(r"[0-9]{1,15}\Z")
+LONGEST = 200_000
+"""Characters of one text that are shown."""
 
 
 @router.get("/governance/decision")
@@ -44,7 +46,7 @@ async def show(request: Request) -> Response:
             "No journal or store that is followed here has it.",
             "It may have been pruned, or be in another state folder: add it with --evidence.",
         )
-    said = {} if viewer.public else told(record)
+    said = {} if viewer.public else await asyncio.to_thread(told, record)
     return page(request, "governance_decision.html.jinja", tab="live", row=row.plain(), said=said)
 
 
@@ -57,16 +59,24 @@ def told(record: Record) -> dict[str, Any]:
     if not isinstance(body, dict):
         return {}
     texts = {name: body[name] for name in ("facts", "arguments", "fault", "request") if isinstance(body.get(name), str)}
-    said = {name: pretty(text) if name in ("facts", "arguments") else text for name, text in texts.items()}
+    said = {name: pretty(text) if name in ("facts", "arguments") else text[:LONGEST] for name, text in texts.items()}
     vouched = body.get("vouched")
     if isinstance(vouched, dict):
-        said["vouched"] = json.dumps(vouched, indent=2, ensure_ascii=False)
+        said["vouched"] = pretty(json.dumps(vouched))
     return {"head": record.head, **said}
 
 
 def pretty(text: str) -> str:
-    """JSON that a person reads; the text itself where it is none."""
+    """JSON that a person reads, as far as :data:`LONGEST` goes; the text itself where it is none."""
+    made: list[str] = []
+    left = LONGEST
     try:
-        return json.dumps(json.loads(readable(text)), indent=2, ensure_ascii=False)
+        # Bit by bit: what is deep grows a thousandfold once each level is indented.
+        for part in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(json.loads(readable(text))):
+            made.append(part)
+            left -= len(part)
+            if left < 0:
+                return "".join([*made, "\n…"])
     except (ValueError, RecursionError):
-        return text
+        return text if len(text) <= LONGEST else f"{text[:LONGEST]}\n…"
+    return "".join(made)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from sys import getsizeof
 from typing import Any, Literal
 
 from exequatur.errors import ExequaturError
@@ -68,6 +69,12 @@ class Decision:
     activity_id: str
     attempt: int
     shadow: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes that its texts take, about."""
+        texts = (self.principal, self.action, self.reason, self.bundle, self.workflow_id, self.run_id, self.activity_id)
+        return sum(map(getsizeof, (*texts, *self.policies)))
 
     def plain(self) -> dict[str, Any]:
         """The same for JSON and templates."""

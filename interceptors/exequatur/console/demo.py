@@ -2,12 +2,16 @@
 
 Rules, numbered as the code marks them:
 
-M1  A visitor is known by a cookie of this page's own, which is not for scripts and not sent from other sites; a sandbox
-    is made when something is first started, not when somebody looks.
+M1  A visitor is known by a cookie of this page's own, which is not for scripts and not sent from other sites, and by
+    the session: somebody else's cookie is worth nothing, stolen or put there. A sandbox is made when something is first
+    started, not when somebody looks.
 M2  What changes something comes with a token that belongs to that cookie and is made with a secret of this process, so
     it comes from a page of this console that this browser got. It is asked for besides what the guard asks.
 M3  What a page shows of a sandbox is its visitor's own, made up for the demo; it is not redacted, and nothing else is
     shown here.
+M4  What follows a sandbox ends when its viewer's session does, or when Cedar does not let the viewer look any more;
+    and one visitor has only so many of them.
+M5  A visitor learns nothing of the deployment from what goes wrong: no address, no path. The log has it.
 """
 
 from __future__ import annotations
@@ -16,7 +20,9 @@ import asyncio
 import hashlib
 import hmac
 import logging
+import re
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import asdict
 from typing import Any
@@ -26,26 +32,28 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from exequatur.authority.service.bounded import network_of
-from exequatur.console.entering import entered
-from exequatur.console.errors import ProblemError
-from exequatur.console.parts import console_of
+from exequatur.console.cookies import cookie_name, cookie_of
+from exequatur.console.entering import entered, goes_on
+from exequatur.console.errors import ProblemError, ServerAwayError
+from exequatur.console.parts import Console, console_of, viewer_of
 from exequatur.console.render import json_bytes, page
 from exequatur.console.sandbox.limits import SandboxError, Why
 from exequatur.console.sandbox.sandbox import Sandbox
 from exequatur.console.sandbox.sandboxes import Sandboxes
-from exequatur.errors import PolicyError
 from exequatur.statements.encoding import strict_json
 
 router = APIRouter()
 logger = logging.getLogger("exequatur")
 
-COOKIE = "exequatur-demo"
 TOKEN = "x-demo-token"  # noqa: S105 (the name of a header)
 _SECRET = secrets.token_bytes(32)
 _QUIET = 15.0
 """Seconds after which a stream says that it is still there."""
+_LOOK_EVERY = 2.0
+"""Seconds after which a stream looks again whether its viewer may look."""
 _BETWEEN = 0.05
 """Seconds between two messages of a stream."""
+_NUMBER = re.compile(r"[0-9]{1,9}\Z")
 _STATUS: dict[Why, tuple[int, str]] = {
     "input": (400, "That cannot be used"),
     "busy": (409, "Not now"),
@@ -64,7 +72,7 @@ async def show(request: Request) -> Response:
     console = console_of(request)
     if console.demo is None:
         return page(request, "demo_off.html.jinja", at="demo")
-    key = _key(request) or secrets.token_urlsafe(32)
+    cookie = _cookie(request) or secrets.token_urlsafe(32)
     application = console.demo.application
     response = page(
         request,
@@ -72,14 +80,14 @@ async def show(request: Request) -> Response:
         own={  # M3
             "application": application,
             "approver": str(application.approver or ""),
-            "token": _token(key),
+            "token": _token(_key_of(request, cookie)),
             "namespace": console.temporal.namespaces[0],
         },
     )
     response.set_cookie(  # [M1]
-        COOKIE,
-        key,
-        path="/demo",
+        cookie_for(console),
+        cookie,
+        path="/" if console.config.secure else "/demo",
         httponly=True,
         samesite="strict",
         secure=console.config.secure,
@@ -101,7 +109,7 @@ async def policies(request: Request) -> Response:
     sandbox = await _found(request)
     if sandbox is not None:
         return _json(sandbox.editing.texts())
-    return _json(await asyncio.to_thread(_sandboxes(request).texts))
+    return await _told(asyncio.to_thread(_sandboxes(request).texts))
 
 
 @router.get("/demo/history.json")
@@ -109,30 +117,35 @@ async def history(request: Request) -> Response:
     """The events of a run, and what can be done to each."""
     run = request.query_params.get("run", "")
     sandbox = await _own(request)
-    return await _told(asyncio.to_thread(sandbox.events, int(run) if run.isascii() and run.isdigit() else None))
+    return await _told(asyncio.to_thread(sandbox.events, int(run) if _NUMBER.match(run) else None))
 
 
 @router.get("/demo/follow")
 async def follow(request: Request) -> Response:
     """The sandbox's state, each time that it changes, as server-sent events."""
-    sandbox = await _own(request)
-    if sandbox.streams >= _sandboxes(request).limits.streams:
+    viewer, sandbox = viewer_of(request), await _own(request)
+    most = _sandboxes(request).limits.streams
+    if sandbox.streams >= most:
         return _problem(SandboxError("This sandbox is followed by enough pages already. Close one of them.", "enough"))
     console = console_of(request)
 
     async def lines() -> AsyncIterator[bytes]:
+        if sandbox.streams >= most:  # [M4] others were asked for at the same time
+            return
         sandbox.streams += 1
         try:
-            seen = -1
-            while not console.standing.stopping:
-                if await sandbox.news(seen, _QUIET):
+            seen, said = -1, time.monotonic()
+            while not console.standing.stopping and await goes_on(request, viewer, "demo"):  # [M4]
+                looked = time.monotonic()
+                while (left := looked + _LOOK_EVERY - time.monotonic()) > 0 and await sandbox.news(seen, left):
                     view = sandbox.view()
-                    seen = view["version"]
+                    seen, said = view["version"], time.monotonic()
                     yield b"data: " + json_bytes(view) + b"\n\n"
                     if sandbox.ended:
                         return
                     await asyncio.sleep(_BETWEEN)
-                else:
+                if time.monotonic() - said > _QUIET:
+                    said = time.monotonic()
                     yield b": still here\n\n"
         finally:
             sandbox.streams -= 1
@@ -288,8 +301,22 @@ async def _body(request: Request) -> dict[str, Any]:
 
 def _key(request: Request) -> str | None:
     """The visitor's secret."""
-    key = request.cookies.get(COOKIE, "")
-    return key if 40 <= len(key) <= 64 and key.isascii() else None
+    cookie = _cookie(request)
+    return None if cookie is None else _key_of(request, cookie)
+
+
+def _key_of(request: Request, cookie: str) -> str:
+    return f"{viewer_of(request).csrf} {cookie}"  # [M1]
+
+
+def _cookie(request: Request) -> str | None:
+    cookie = cookie_of(request, cookie_for(console_of(request)))
+    return cookie if 40 <= len(cookie) <= 64 and cookie.isascii() else None
+
+
+def cookie_for(console: Console) -> str:
+    """What the visitor's cookie is called."""
+    return cookie_name("demo", console.standing.port, secure=console.config.secure)
 
 
 def _token(key: str) -> str:
@@ -306,13 +333,14 @@ async def _told(what: Awaitable[dict[str, Any]]) -> Response:
         return _json(await what)
     except SandboxError as error:
         return _problem(error)
-    except ProblemError as problem:
-        if problem.status != 503:
-            raise
-        return _problem(SandboxError(f"{problem.text}. {problem.step}", "away"))
-    except PolicyError as error:
-        logger.error("The demo's policies cannot be used: %s", error)
-        return _problem(SandboxError(f"The policies of this demo cannot be used: {error}", "broken"))
+    except ServerAwayError as error:
+        logger.info("%s", error)
+        return _problem(SandboxError("The Temporal server does not answer. Nothing was done; try again.", "away"))
+    except ProblemError:
+        raise
+    except Exception:
+        logger.exception("The demo page could not do what a visitor asked for")
+        return _problem(SandboxError("The demo could not do this; the console's log says why.", "broken"))  # [M5]
 
 
 def _problem(error: SandboxError) -> Response:

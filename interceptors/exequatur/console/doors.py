@@ -6,14 +6,14 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from exequatur.console.cookies import cookie_name, cookie_of
 from exequatur.console.errors import ProblemError
-from exequatur.console.login import BACK, inside
-from exequatur.console.parts import console_of
-from exequatur.console.render import door
+from exequatur.console.login import BACK, WITHIN
+from exequatur.console.parts import Console, address_of, console_of, viewer_of
+from exequatur.console.render import door, outside
 
 router = APIRouter()
 
-_BROWSER = "exequatur-login"
 _LONGEST_TOKEN = 200
 
 
@@ -24,6 +24,8 @@ async def start(request: Request) -> Response:
     token = request.query_params.get("token", "")
     value = console.sessions.begin(token) if len(token) <= _LONGEST_TOKEN else None
     if value is None:
+        if (viewer := viewer_of(request)) is not None and not viewer.public:  # this browser has used it already
+            return door(request, "/")
         raise ProblemError(
             403,
             "This link opens nothing any more",
@@ -42,11 +44,12 @@ async def login(request: Request) -> Response:
     if console.login is None:
         raise ProblemError(404, "There is no login here", "The console opens by its link.", "Open that link.")
     origin = (console.config.url or console.standing.origin).rstrip("/")
-    url, browser = await console.login.begin(origin, request.query_params.get("then", "/"))
+    then, cookie = request.query_params.get("then", "/"), _cookie(console)
+    url, browser = await console.login.begin(origin, then, cookie_of(request, cookie), address_of(request))
     response = RedirectResponse(url, 303)
     # Lax, because the provider sends the browser back from its own site.
     response.set_cookie(
-        _BROWSER, browser, path=BACK, max_age=600, httponly=True, samesite="lax", secure=console.config.secure
+        cookie, browser, path="/", max_age=int(WITHIN), httponly=True, samesite="lax", secure=console.config.secure
     )
     return response
 
@@ -58,10 +61,9 @@ async def back(request: Request) -> Response:
     if console.login is None:
         raise ProblemError(404, "There is no login here", "The console opens by its link.", "Open that link.")
     answer = dict(request.query_params)
-    principal, then = await console.login.finish(answer, request.cookies.get(_BROWSER, ""))
-    response = door(request, inside(then))
-    console.sessions.give(response, console.sessions.open(principal, "login"))
-    response.delete_cookie(_BROWSER, path=BACK)
+    principal, then = await console.login.finish(answer, cookie_of(request, _cookie(console)))
+    response = door(request, then)
+    console.sessions.give(response, console.sessions.open(principal))
     return response
 
 
@@ -69,7 +71,18 @@ async def back(request: Request) -> Response:
 async def logout(request: Request) -> Response:
     """End the session."""
     console = console_of(request)
-    console.sessions.close(request.cookies.get(console.sessions.cookie, ""))
-    response = RedirectResponse("/", 303)
+    console.sessions.close(cookie_of(request, console.sessions.cookie))
+    response = RedirectResponse("/left", 303)
     console.sessions.take(response)
     return response
+
+
+@router.get("/left")
+async def left(request: Request) -> Response:
+    """Say that the session has ended: where the provider still knows the person, any page would begin another one."""
+    return outside(request, "left.html.jinja") if viewer_of(request) is None else RedirectResponse("/", 303)
+
+
+def _cookie(console: Console) -> str:
+    """What the cookie of a browser is called that has begun a login."""
+    return cookie_name("login", console.standing.port, secure=console.config.secure)

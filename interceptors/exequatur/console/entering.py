@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
+from exequatur.console.cookies import cookie_of
 from exequatur.console.errors import ProblemError
 from exequatur.console.parts import console_of, viewer_of
 from exequatur.console.viewer import Viewer
@@ -26,9 +27,17 @@ async def entered(request: Request, page: str, workflow_id: str = "") -> Viewer:
         raise ProblemError(
             403,
             "You may not see this page",
-            f"{viewer.principal} may not see {page}: {seen.why}.",
+            # A reason may tell of somebody (X3 of errors).
+            f"{viewer.principal} may not see {page}{'' if viewer.public else f': {seen.why}'}.",
             "A policy has to permit it, for example:\n"
             f'permit (principal == {viewer.principal}, action == Action::"console.view", resource)\n'
             f'when {{ context.console.page == "{page}" }};',
         )
     return viewer
+
+
+async def goes_on(request: Request, viewer: Viewer, page: str) -> bool:
+    """Whether a stream goes on: its viewer's session has not ended, and Cedar still lets the viewer look."""
+    console = console_of(request)
+    known = viewer.public or console.sessions.alive(cookie_of(request, console.sessions.cookie))
+    return known and (await console.governing.may_see(viewer, page)).allowed

@@ -4,18 +4,20 @@ Rules, numbered as the code marks them:
 
 X1  What went wrong inside is told by the id of the request, under which the log has the rest; nothing of it is shown.
 X2  Who asks for JSON gets JSON, and everybody else a page.
+X3  The public view is told what happened, and nothing that an error says of this installation.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from exequatur.authority.service.answers import Refused
 from exequatur.errors import ChallengeError, ConfigurationError, ExequaturError, IdentityError
@@ -25,6 +27,7 @@ logger = logging.getLogger("exequatur")
 
 _LONGEST = 1000
 """Characters of a sentence."""
+_INNER = re.compile(r'message: \\?"([^"\\]+)')
 
 
 class ProblemError(Exception):
@@ -36,12 +39,22 @@ class ProblemError(Exception):
         text: What happened.
         step: What to do.
         headers: What HTTP wants said with this status.
+        private: Whether text and step may tell of this installation; of what went wrong in it, that is taken for
+            granted.
     """
 
     def __init__(
-        self, status: int, title: str, text: str, step: str = "", headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        title: str,
+        text: str,
+        step: str = "",
+        headers: Mapping[str, str] | None = None,
+        *,
+        private: bool | None = None,
     ) -> None:
         super().__init__(text)
+        self.private = status >= 500 if private is None else private
         self.status = status
         self.title = title
         self.text = text[:_LONGEST]
@@ -56,9 +69,15 @@ class ServerAwayError(ProblemError):
         super().__init__(
             503,
             "The Temporal server does not answer",
-            f"{address}: {why}",
+            f"{address}: {plainly(why)}",
             "Start the server, or check --address and --namespace. Decisions and policies are shown without it.",
         )
+
+
+def plainly(text: str) -> str:
+    """What an error of the SDK says, without how its layers wrap it."""
+    inner = _INNER.search(text)
+    return f"It cannot be reached: {inner[1]}" if inner else text.partition("; ")[0]
 
 
 def problem_of(error: Exception) -> ProblemError:
@@ -67,19 +86,21 @@ def problem_of(error: Exception) -> ProblemError:
         case ProblemError():
             return error
         case Refused():
-            return ProblemError(error.status, _TITLES.get(error.status, "It was refused"), error.description, "")
-        case AuthorizationDenied():
             return ProblemError(
-                403, "The policies do not permit it", error.message, "Ask who writes the policies; nothing was done."
+                error.status, _TITLES.get(error.status, "It was refused"), error.description, headers=error.headers
             )
+        case AuthorizationDenied():
+            step = "Ask who writes the policies; nothing was done."
+            return ProblemError(403, "The policies do not permit it", error.message, step, private=True)
         case AuthorizationUnavailable():
             return ProblemError(503, "It cannot be decided now", error.message, "Nothing was done. Try again.")
         case IdentityError():
-            return ProblemError(401, "It could not be told who you are", str(error), "Log in again.")
+            return ProblemError(401, "It could not be told who you are", str(error), "Log in again.", private=True)
         case ChallengeError():
-            return ProblemError(409, "It could not be answered", str(error), "Look at the list again.")
+            return ProblemError(409, "It could not be answered", str(error), "Look at the list again.", private=True)
         case ConfigurationError():
-            return ProblemError(400, "It could not be done", str(error), "Nothing was done. Correct it.")
+            step = "Nothing was done. Correct it."
+            return ProblemError(400, "It could not be done", str(error), step, private=True)
         case ExequaturError():
             return ProblemError(503, "It cannot be done now", str(error), "Nothing was done unless it says so.")
         case RequestValidationError():
@@ -91,11 +112,12 @@ def problem_of(error: Exception) -> ProblemError:
                 404, "There is no such page", "The address leads nowhere.", "Choose a page from the menu."
             )
         case HTTPException(status_code=405):
-            return ProblemError(405, "Not done", "This address takes another method.", "Go back.")
+            return ProblemError(405, "Not done", "This address takes another method.", "Go back.", error.headers)
         case HTTPException():
             return ProblemError(error.status_code, "Not done", "The request cannot be read.", "Go back.")
     logger.error("A page could not be shown", exc_info=error)
-    return ProblemError(500, "Something went wrong here", "The console's log says what.", "Try again.")  # [X1]
+    text = "The console's log says what."
+    return ProblemError(500, "Something went wrong here", text, "Try again.", private=False)  # [X1]
 
 
 _TITLES = {
@@ -119,12 +141,20 @@ def answer(request: Request, problem: ProblemError) -> Response:
     """The response that says so."""
     identity = request.scope.get("state", {}).get("request_id", "")
     text = f"{problem.text} (request {identity})" if problem.status == 500 else problem.text
+    step = problem.step
+    viewer = request.scope.get("state", {}).get("viewer")
+    if problem.private and viewer is not None and viewer.public:
+        text, step = "The public view is not told more about it.", "Try again later."  # [X3]
     if wants_json(request):  # [X2]
-        body = {"status": problem.status, "title": problem.title, "text": text, "step": problem.step}
+        body = {"status": problem.status, "title": problem.title, "text": text, "step": step}
         return JSONResponse(body, problem.status, headers=problem.headers)
     from exequatur.console.render import error_page
 
-    return error_page(request, problem, text)
+    try:
+        return error_page(request, problem, text, step)
+    except Exception:  # what is broken may be what every page is made of
+        logger.exception("The page that tells of an error could not be made")
+        return PlainTextResponse(f"{problem.title}. {text} {step}\n", problem.status, headers=problem.headers)
 
 
 def answer_errors(app: FastAPI) -> None:

@@ -1,48 +1,49 @@
-"""What was decided lately: the ends of all journals and stores, followed by one thread, in a bounded ring.
+"""What was decided lately: the ends of all journals and stores, followed in the background, in a bounded ring.
 
 Rules, numbered as the code marks them:
 
-E1  Journals and stores are only read. One that is locked, missing or damaged is named in ``problems`` and tried again;
-    it stops nobody else from being followed.
-E2  Memory is bounded: the ring holds :data:`KEPT` rows, and what is counted has bounded names and minutes.
+E1  Journals and stores are only read. One that is locked, missing, damaged, rolled back or silent is named in
+    ``problems``, without credentials, and tried again; it keeps nobody else from being followed.
+E2  Memory is bounded: the ring holds :data:`KEPT` rows and :data:`MOST_BYTES` of their texts, a look brings no more,
+    and what is counted has bounded names and minutes, which no clock of a worker pushes out.
 E3  A reader has a place in the ring and nothing else. Who is too slow for the ring is told how much was lost.
+E4  A record counts once, also where a journal and the store that it was shipped to are both followed.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import secrets
 import sqlite3
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from exequatur.console.decision import COUNTED, Decision, decision_of
-from exequatur.errors import EvidenceError, ExequaturError
-from exequatur.lineage.record import Record, length, read_from
-
-if TYPE_CHECKING:
-    from exequatur.lineage.store import EvidenceStore
+from exequatur.console.tails import SELDOM, JournalTail, StoreTail, Tail, opened, place_of, written
+from exequatur.errors import ExequaturError
+from exequatur.lineage.record import Record
 
 logger = logging.getLogger("exequatur")
 
 KEPT = 20_000
 """Rows of about a kilobyte."""
+MOST_BYTES = 64 * 1024 * 1024
+"""Of their texts."""
 EVERY = 0.1
 """Seconds between two looks."""
-STORES_EVERY = 1.0
-"""Seconds between two looks at a store, which may be far."""
-FIRST = 5_000
-"""Records of each journal that are read at the start."""
+FIRST_WITHIN = 2.0
+"""Seconds that the first look at all journals may take; of those that it does not reach, only what is new is shown."""
 MINUTES = 60
 MOST_NAMES = 2_000
 """Names that are counted apart."""
-_PAGE = 1_000
-_PAGE_BYTES = 8 * 1024 * 1024
-_SQLITE = b"SQLite format 3\x00"
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,6 @@ class Batch:
     lost: int
 
 
-class _Tail(Protocol):
-    every: float
-
-    def more(self) -> list[Record]: ...
-    def one(self, log: str, index: int) -> Record | None: ...
-
-
 class Decisions:
     """Follows evidence; start it with :meth:`start`, or look once with :meth:`look`.
 
@@ -98,11 +92,16 @@ class Decisions:
     """
 
     def __init__(self, sources: Sequence[str | Path]) -> None:
-        self._folders = [path for each in sources if "://" not in str(each) and _folder(path := Path(each))]
-        self._sources = [str(each) for each in sources if "://" in str(each) or not _folder(Path(each))]
-        self._tails: dict[str, _Tail] = {}
-        self._ring: deque[Decision] = deque(maxlen=KEPT)  # [E2]
+        texts = [str(each) for each in sources]
+        self._folders = [path for each in texts if "://" not in each and _folder(path := Path(each))]
+        self._sources = {place_of(each): each for each in texts if "://" in each or not _folder(Path(each))}
+        self._tails: dict[str, Tail] = {}
+        self._ring: deque[Decision] = deque()
+        self._bytes = 0
         self._lock = threading.Lock()
+        self._taking = threading.Lock()
+        self._ends: dict[str, int] = {}
+        """Position after the last record that was taken, for each log."""
         self._last = 0
         self._outcomes: Counter[str] = Counter()
         self._observed = 0
@@ -111,59 +110,88 @@ class Decisions:
         self._minutes: dict[int, Counter[str]] = {}
         self._seconds: dict[int, int] = {}
         self._due: dict[str, float] = {}
+        self._troubled: set[str] = set()
+        """Names of those that could not be read the last time; one thread reads them, and another one the rest."""
+        self._found = float("-inf")
+        self.began = secrets.token_hex(4)
+        """Tells the places of this ring from those of one before it."""
         self.problems: dict[str, str] = {}
         """Why a source is not followed now, by its name."""
         self.looked = 0.0
-        """When all was looked at last, in seconds since 1970."""
+        """When journals were looked at last, in seconds since 1970."""
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Begin to follow."""
-        self._thread = threading.Thread(target=self._run, name="exequatur-console-evidence", daemon=True)
-        self._thread.start()
+        """Look at the journals once, and begin to follow everything."""
+        self._look_at_journals()
+        looks = [self._look_at_journals, self._look_at_troubled]
+        looks += [partial(self._look_at_source, name) for name in self._sources]
+        for look in looks:  # in a thread each: what hangs holds up nothing else
+            thread = threading.Thread(target=self._run, args=(look,), name="exequatur-console-evidence", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def close(self) -> None:
         """Follow no more."""
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join(5.0)
+        until = time.monotonic() + 2.0
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
         for tail in self._tails.values():
-            if isinstance(tail, _StoreTail):
+            if isinstance(tail, StoreTail):
                 tail.close()
 
-    def _run(self) -> None:
+    def _run(self, look: Callable[[], None]) -> None:
         while not self._stop.wait(EVERY):
             try:
-                self.look()
+                look()
             except Exception:  # whatever it is: what follows goes on being followed
                 logger.exception("The evidence could not be looked at")
 
     def look(self) -> None:
-        """Read what has come. Never raises for a source that cannot be read (E1)."""
+        """Read what has come, everywhere. Never raises for a source that cannot be read (E1)."""
+        self._look_at_journals()
+        self._look_at_troubled()
+        for name in self._sources:
+            self._look_at_source(name)
+
+    def _look_at_journals(self) -> None:
+        first, until = not self._tails, time.monotonic() + FIRST_WITHIN
         self._find()
-        came: list[Record] = []
-        now = time.monotonic()
-        for name, tail in list(self._tails.items()):
-            if now < self._due.get(name, 0.0):
-                continue
-            self._due[name] = now + tail.every
-            try:
-                came += tail.more()
-                self.problems.pop(name, None)
-            except (ExequaturError, OSError, sqlite3.Error) as error:  # [E1]
-                self.problems[name] = str(error)
-                self._due[name] = now + STORES_EVERY
-        came.sort(key=lambda record: record.at)
-        self._take(came)
+        tails = [(name, tail) for name, tail in list(self._tails.items()) if name not in self._sources]
+        well = ((name, tail) for name, tail in tails if name not in self._troubled)
+        self._read(each for each in well if not first or time.monotonic() < until)
+        for name, tail in tails if first else ():
+            if isinstance(tail, JournalTail) and name not in self._troubled:
+                tail.skip_unread()
         self.looked = time.time()
 
+    def _look_at_troubled(self) -> None:
+        """Try again what could not be read, apart from the others: it may take long to fail."""
+        self._read((name, self._tails[name]) for name in sorted(self._troubled - self._sources.keys()))
+
+    def _look_at_source(self, name: str) -> None:
+        if name not in self._tails:
+            if time.monotonic() < self._due.get(name, 0.0):
+                return
+            try:
+                self._tails[name] = opened(self._sources[name], self._ends)
+            except Exception as error:  # [E1] databases and their drivers raise anything
+                self._failed(name, error)
+                return
+        self._read([(name, self._tails[name])])
+
     def _find(self) -> None:
-        """Journals that are new, and whatever else is named."""
+        """Journals that are new."""
+        if time.monotonic() - self._found < SELDOM:
+            return
+        self._found = time.monotonic()
+        new: list[Path] = []
         for folder in self._folders:
             name = str(folder)
             try:
-                files = sorted(_journals(folder).glob("*.db"))
+                files = list(_journals(folder).glob("*.db"))
             except OSError as error:  # E1
                 self.problems[name] = f"{folder}: {error.strerror or error}"
                 continue
@@ -173,29 +201,59 @@ class Decisions:
                 self.problems[name] = f"{folder}: there is no journal yet; it begins with the first worker"
             else:
                 self.problems.pop(name, None)
-            for path in files:
-                self._tails.setdefault(str(path), _JournalTail(path))
-        for source in self._sources:
-            if source not in self._tails:
-                try:
-                    self._tails[source] = _opened(source)
-                    self.problems.pop(source, None)
-                except (ExequaturError, OSError, sqlite3.Error) as error:  # [E1]
-                    self.problems[source] = str(error)
+            new += [path for path in files if str(path) not in self._tails]
+        for path in sorted(new, key=written, reverse=True):
+            self._tails[str(path)] = JournalTail(path, self._ends)
 
-    def _take(self, records: Sequence[Record]) -> None:
-        rows = []
-        for record in records:
-            row = decision_of(record, self._last + 1)
-            if row is not None:
-                rows.append(row)
-                self._last += 1
-        if not rows:
-            return
-        with self._lock:
-            for row in rows:
-                self._ring.append(row)
-                self._count(row)
+    def _read(self, tails: Iterable[tuple[str, Tail]]) -> None:
+        """Take what some of the tails have, in the order of its times."""
+        rows: list[Decision] = []
+        held = 0
+        for name, tail in tails:
+            if time.monotonic() < self._due.get(name, 0.0):
+                continue
+            if held > MOST_BYTES:  # [E2]
+                break
+            try:
+                for record in tail.more(KEPT - len(rows)):
+                    if (row := decision_of(record, 0)) is not None:
+                        rows.append(row)
+                        held += row.size
+                    if held > MOST_BYTES:  # [E2]
+                        break
+                self._troubled.discard(name)
+                self.problems.pop(name, None)
+                self._due[name] = time.monotonic() + tail.every
+            except Exception as error:  # [E1] databases and their drivers raise anything
+                self._failed(name, error)
+                self._troubled.add(name)
+        rows.sort(key=lambda row: row.at)
+        self._take(rows)
+
+    def _failed(self, name: str, error: Exception) -> None:
+        if isinstance(error, ExequaturError | OSError | sqlite3.Error):
+            why = str(error)
+        else:
+            why = f"{name}: it cannot be read ({type(error).__name__})"
+            if self.problems.get(name) != why:
+                logger.warning("%s", why, exc_info=error)
+        self.problems[name] = why
+        self._due[name] = time.monotonic() + SELDOM
+
+    def _take(self, rows: Sequence[Decision]) -> None:
+        with self._taking:
+            new = {(row.log, row.index): row for row in rows if row.index >= self._ends.get(row.log, 0)}  # [E4]
+            for log, index in new:
+                self._ends[log] = max(self._ends.get(log, 0), index + 1)
+            taken = [replace(row, number=self._last + place) for place, row in enumerate(new.values(), 1)]
+            with self._lock:
+                self._last += len(taken)
+                for row in taken:
+                    self._ring.append(row)
+                    self._bytes += row.size
+                    self._count(row)
+                while len(self._ring) > KEPT or self._bytes > MOST_BYTES:  # [E2]
+                    self._bytes -= self._ring.popleft().size
 
     def _count(self, row: Decision) -> None:
         if row.kind == "shadow":
@@ -208,13 +266,16 @@ class Decisions:
             key = (row.bundle, policy)
             if key in self._policies or len(self._policies) < MOST_NAMES:  # [E2]
                 self._policies[key] += 1
-        second = int(row.at) if abs(row.at) < 1e12 else 0
-        self._minutes.setdefault(second // 60, Counter())[row.outcome] += 1
+        now = time.time()
+        if not math.isfinite(row.at) or not now - 60 * MINUTES < row.at < now + 60:  # [E2]
+            return
+        minute, second = int(row.at // 60), int(row.at)
+        if minute not in self._minutes:
+            self._minutes = {each: told for each, told in self._minutes.items() if each > now // 60 - MINUTES}
+        self._minutes.setdefault(minute, Counter())[row.outcome] += 1
+        if second not in self._seconds:
+            self._seconds = {each: many for each, many in self._seconds.items() if each > now - 60}
         self._seconds[second] = self._seconds.get(second, 0) + 1
-        while len(self._minutes) > MINUTES:  # [E2]
-            del self._minutes[min(self._minutes)]
-        while len(self._seconds) > 60:  # [E2]
-            del self._seconds[min(self._seconds)]
 
     @property
     def place(self) -> int:
@@ -224,13 +285,12 @@ class Decisions:
     def since(self, place: int) -> Batch:
         """What came since a place that an earlier batch named, or 0."""
         with self._lock:
-            last = self._ring[-1].number if self._ring else 0
-            first = self._ring[0].number if self._ring else 1
+            last = self._last
             if place >= last:
                 return Batch((), place, 0)
+            first = last - len(self._ring) + 1
             lost = max(0, first - place - 1) if place else 0  # [E3]
-            wanted = min(last - place, len(self._ring))
-            rows = [self._ring[index] for index in range(len(self._ring) - wanted, len(self._ring))]
+            rows = list(islice(self._ring, max(0, place + 1 - first), None))
         return Batch(rows, last, lost)
 
     def counts(self) -> Counts:
@@ -259,108 +319,13 @@ class Decisions:
             try:
                 if (found := tail.one(log, index)) is not None:
                     return found
-            except (ExequaturError, OSError, sqlite3.Error) as error:  # [E1]
-                self.problems[name] = str(error)
+            except Exception as error:  # [E1] databases and their drivers raise anything
+                self._failed(name, error)
         return None
 
     def facts(self) -> dict[str, Any]:
         """What is followed, for a page about health."""
         return {"sources": len(self._tails), "problems": dict(self.problems), "looked": self.looked, "rows": self._last}
-
-
-class _JournalTail:
-    """The end of one journal file."""
-
-    every = 0.0
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen: object = None
-        self._log: str | None = None
-        self._next = 0
-
-    def more(self) -> list[Record]:
-        state = self._state()
-        if state == self._seen:
-            return []
-        if self._log is None:
-            self._log, size = length(self._path)
-            self._next = max(0, size - FIRST)
-        log, records = read_from(self._path, self._next, _PAGE, _PAGE_BYTES)
-        if log != self._log:  # another journal is there now
-            self._log, self._next = log, 0
-            log, records = read_from(self._path, 0, _PAGE, _PAGE_BYTES)
-        if records:
-            self._next = records[-1].index + 1
-        else:
-            self._seen = state
-        return records
-
-    def one(self, log: str, index: int) -> Record | None:
-        if log != self._log:
-            return None
-        found, records = read_from(self._path, index, 1, _PAGE_BYTES)
-        return records[0] if found == log and records and records[0].index == index else None
-
-    def _state(self) -> object:
-        """What tells whether there may be more: database and write-ahead log as they were before the reading."""
-        found: list[tuple[int, int, int] | None] = []
-        for path in (self._path, self._path.with_name(self._path.name + "-wal")):
-            try:
-                stat = path.stat()
-            except FileNotFoundError:
-                found.append(None)
-            else:
-                found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
-        return tuple(found)
-
-
-class _StoreTail:
-    """The ends of all logs of an evidence store."""
-
-    every = STORES_EVERY
-
-    def __init__(self, store: EvidenceStore) -> None:
-        self._store = store
-        self._next: dict[str, int] = {}
-
-    def more(self) -> list[Record]:
-        records: list[Record] = []
-        for log in self._store.logs():
-            first = self._next.get(log.log_id, max(0, log.size - FIRST))
-            if first < log.size:
-                part = self._store.part(log.log_id, first, _PAGE)
-                records += part
-                first = part[-1].index + 1 if part else log.size
-            self._next[log.log_id] = first
-        return records
-
-    def one(self, log: str, index: int) -> Record | None:
-        records = self._store.part(log, index, 1)
-        return records[0] if records and records[0].index == index else None
-
-    def close(self) -> None:
-        self._store.close()
-
-
-def _opened(source: str) -> _Tail:
-    """Follow a store, or a journal that is named itself.
-
-    Raises:
-        EvidenceError: It is neither.
-    """
-    if "://" not in source:
-        from exequatur.audit.sources import is_store
-
-        path = Path(source)
-        with path.open("rb") as stream:
-            if stream.read(len(_SQLITE)) != _SQLITE:
-                raise EvidenceError(f"{source}: a document does not grow; open it on the proof page")
-        if not is_store(path):
-            return _JournalTail(path)
-    from exequatur.lineage.store import EvidenceStore
-
-    return _StoreTail(EvidenceStore.open(source, create=False))
 
 
 def _folder(path: Path) -> bool:

@@ -1,17 +1,23 @@
 """The runs that belong to one: parents, children, and those before and after it, each with its own audit.
 
 At most :data:`MOST` runs are followed, and that more are left out is said. A run that is elsewhere, or gone, is named
-and not followed. Each look begins at most :data:`AT_ONCE` audits, so that a family does not crowd out other viewers.
+and not followed. Each look begins at most :data:`AT_ONCE` audits, and leaves room for one more of the same viewer.
+
+Rules, numbered as the code marks them:
+
+F1  Of a run that Cedar does not show to the viewer nothing is told but what the run tells that the viewer may see.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from exequatur.audit.report import LinkReport
 from exequatur.console.errors import ProblemError, ServerAwayError
-from exequatur.console.runs import Audited, Place, Runs
+from exequatur.console.references import Place
+from exequatur.console.runs import Audited, Runs
 from exequatur.errors import ExequaturError
 
 MOST = 40
@@ -62,13 +68,17 @@ class Family:
     left_out: bool = False
 
 
-async def family_of(runs: Runs, first: Audited, namespaces: tuple[str, ...]) -> Family:
+async def family_of(
+    runs: Runs, first: Audited, namespaces: tuple[str, ...], who: str, seen_by: Callable[[str], Awaitable[bool]]
+) -> Family:
     """Follow a run's links as far as audits are there, and begin the next ones.
 
     Args:
         runs: Audits.
         first: The run that is asked about.
         namespaces: Those that are shown.
+        who: Looks.
+        seen_by: Whether a workflow may be shown to them.
     """
     family = Family([_member("this", None, 0, first)])
     waiting = deque([0])
@@ -94,19 +104,22 @@ async def family_of(runs: Runs, first: Audited, namespaces: tuple[str, ...]) -> 
             if place.namespace not in namespaces or not place.run_id:
                 other.place, other.why = None, "It is in a namespace that is not shown here."
                 continue
+            if place.workflow_id != first.place.workflow_id and not await seen_by(place.workflow_id):  # [F1]
+                other.place, other.why = None, "The policies do not show it to you."
+                continue
             other.audited = runs.kept(place)
-            if other.audited is None and begun < AT_ONCE:
+            if other.audited is None and begun < AT_ONCE and runs.room(who) > 1:
                 begun += 1
-                other.audited = await _audit(runs, other, place)
+                other.audited = await _audit(runs, other, place, who)
             if other.audited is None and not other.why:
                 family.pending = True
             waiting.append(len(family.members) - 1)
     return family
 
 
-async def _audit(runs: Runs, member: Member, place: Place) -> Audited | None:
+async def _audit(runs: Runs, member: Member, place: Place, who: str) -> Audited | None:
     try:
-        found = await runs.audited(place.namespace, place.workflow_id, place.run_id, wait=_QUICK)
+        found = await runs.audited(place.namespace, place.workflow_id, place.run_id, who=who, wait=_QUICK)
     except ServerAwayError as error:
         member.why = error.title
     except ProblemError as error:

@@ -168,9 +168,8 @@ def graph_of(run: RunReport) -> dict[str, Any]:
     here = node(kind="run", heading="This run", activity_type=run.workflow_type, label=run.outcome, tone=_tone(run))
     edge(before, here, "acts in")
     links: dict[int, int] = {}
-    for number, link in enumerate(run.links[:MOST_LINKS]):
-        if link.relation == "child":
-            continue
+    around = [(number, link) for number, link in enumerate(run.links) if link.relation != "child"]
+    for number, link in around[:MOST_LINKS]:
         links[number] = node(
             kind="link", heading=_RELATIONS[link.relation], activity_type=link.workflow_type or "", link=number,
             tone="notice", workflow_id=link.workflow_id, run_id=link.run_id or "", side=_SIDES[link.relation],

@@ -9,12 +9,13 @@ from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from exequatur.console.condition import health_of
 from exequatur.console.entering import entered
 from exequatur.console.metrics import exposed
 from exequatur.console.parts import Console, console_of
+from exequatur.console.perimeter import READY
 from exequatur.console.problems import Authority
 from exequatur.console.render import data, page
 
@@ -33,6 +34,14 @@ async def tell(request: Request) -> Response:
     """The same for machines, and for the page's script."""
     await entered(request, "health")
     return data(request, _plain(console_of(request)))
+
+
+@router.get(READY)
+async def ready(request: Request) -> Response:
+    """For whoever spreads requests over consoles; it tells nothing else, and asks nobody who they are."""
+    if console_of(request).standing.stopping:
+        return JSONResponse({"status": "stopping"}, 503)
+    return JSONResponse({"status": "ready"})
 
 
 @router.get("/metrics")
@@ -60,8 +69,11 @@ def _authority(console: Console) -> Authority:
     gate, now = console.governing.gate, console.clock()
     standing = gate.revocations.feed.standing(now)
     stopped = next(((each.at, number, each.reason) for number, each in standing if each.everything), None)
+    expires = gate.policy.expires
     return Authority(
         ended=gate.policy.ended(now),
+        ended_at=expires if expires <= now else None,
+        known_at=now - gate.revocations.age(),
         doubt=gate.revocations.doubt(),
         stopped=stopped,
         revocations=gate.revocations.version,

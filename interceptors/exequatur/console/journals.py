@@ -93,6 +93,19 @@ class JournalEvidence:
             places = [place for run_id in sorted(run_ids) for place in file.by_run.get(run_id, ())]
             yield from file.links([*places, *file.by_workflow.get(workflow_id, ()), *file.everywhere])
 
+    def told_of(self, workflow_id: str, run_id: str) -> tuple[tuple[str, int], ...]:
+        """How much each journal tells of a run: another value when there is more of it, or another journal."""
+        return tuple(
+            (
+                each.log_id,
+                len(each.by_run.get(run_id, ()))
+                + len(each.by_workflow.get(workflow_id, ()))
+                + len(each.everywhere)
+                + len(each.bundles),
+            )
+            for each in self._files
+        )
+
     def counted(self) -> Iterator[tuple[Record, bool]]:
         for file in self._files:
             for link in file.links(file.counted):

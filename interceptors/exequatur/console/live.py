@@ -20,11 +20,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from exequatur.console.cookies import cookie_of
 from exequatur.console.decision import COUNTED, Decision
 from exequatur.console.entering import entered
 from exequatur.console.errors import ProblemError
 from exequatur.console.evidence import Counts
-from exequatur.console.parts import Console, console_of
+from exequatur.console.parts import Console, address_of, console_of
 from exequatur.console.redact import redacted
 from exequatur.console.render import json_bytes, page
 from exequatur.console.viewer import Viewer
@@ -40,7 +41,10 @@ _LOOK_EVERY = 2.0
 _PING_EVERY = 10.0
 _LONGEST = 500
 """Characters of a filter."""
-_PLACE = re.compile(r"[0-9]{1,15}\Z")
+_PROBLEMS = 10
+"""Sources that cannot be read and are named."""
+_PLACE = re.compile(r"([0-9]{1,15})(?:-([0-9a-f]{8}))?\Z")
+"""A place in a ring, and which ring."""
 _OUTCOMES = ("allow", "deny", "none")
 _KINDS = {"shadow": ("shadow",), "receipt": ("receipt",), "authority": ("authority",), "nexus": ("nexus",)} | {
     "decision": ("decision",),
@@ -98,14 +102,15 @@ async def show(request: Request) -> Response:
     decisions = console_of(request).decisions
     wanted = Filter.of(request, viewer)
     batch = decisions.since(0)
-    found = [row for row in batch.rows if wanted.wants(row)]
+    found = await _wanted(batch.rows, wanted)
+    problems = list(decisions.problems.values())
     return page(
         request,
         "governance_live.html.jinja",
         tab="live",
         rows=[row.plain() for row in reversed(found[-ROWS:])],
         found=len(found),
-        place=batch.place,
+        stream_place=f"{batch.place}-{decisions.began}",
         counts=told(decisions.counts(), minutes=True),
         asked=wanted.plain(),
         names={
@@ -113,7 +118,8 @@ async def show(request: Request) -> Response:
             "principals": [] if viewer.public else _commonest(row.principal for row in batch.rows[-5000:]),
             "policies": _commonest(each for row in batch.rows[-5000:] for each in row.policies),
         },
-        problems=list(decisions.problems.values()),
+        problems=problems[:_PROBLEMS],
+        more_problems=max(0, len(problems) - _PROBLEMS),
         kinds=list(_KINDS),
     )
 
@@ -124,29 +130,30 @@ async def events(request: Request) -> Response:
     viewer = await entered(request, "governance")
     console = console_of(request)
     given = request.headers.get("last-event-id") or request.query_params.get("after", "")
-    if given and not _PLACE.match(given):
+    named = _PLACE.match(given)
+    if given and not named:
         raise ProblemError(
             400, "The address cannot be read", "after: it is no place in the stream.", "Reload the page."
         )
-    if console.streams.locked():  # [T2]
+    address = address_of(request)
+    if not console.streams.free(address):  # [T2]
         raise ProblemError(
             503, "Too many look at once", "Too many pages follow what is decided.", "Close some.", {"Retry-After": "10"}
         )
-    place = int(given) if given else console.decisions.place
-    stream = _stream(request, console, viewer, Filter.of(request, viewer), place)
+    place = int(named[1]) if named else console.decisions.place
+    fresh = named is not None and (named[2] or console.decisions.began) != console.decisions.began
+    stream = _stream(request, console, viewer, Filter.of(request, viewer), 0 if fresh else place, address, fresh)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
 async def _stream(
-    request: Request, console: Console, viewer: Viewer, wanted: Filter, place: int
+    request: Request, console: Console, viewer: Viewer, wanted: Filter, place: int, address: str, fresh: bool
 ) -> AsyncIterator[bytes]:
     decisions = console.decisions
-    cookie = request.cookies.get(console.sessions.cookie, "")
+    cookie = cookie_of(request, console.sessions.cookie)
     looked = said = time.monotonic()
     counted = 0.0
-    if place > decisions.place:  # the console was started again: its numbers began anew
-        place = 0
-    async with console.streams:
+    with console.streams.taken(address):
         yield b"retry: 1000\n\n"
         while not console.standing.stopping:
             now = time.monotonic()
@@ -157,22 +164,25 @@ async def _stream(
                     return
                 looked = now
             batch = decisions.since(place)
-            found = [row for row in batch.rows if wanted.wants(row)]
+            found = await _wanted(batch.rows, wanted)
             body: dict[str, Any] = {}
-            if found or batch.lost:
+            if found or batch.lost or fresh:
                 sent = found[-ROWS:]  # [T2]
                 body = {
                     "rows": [row.plain() for row in sent],
                     "skipped": len(found) - len(sent),
                     "lost": batch.lost,
+                    "fresh": fresh,  # the console was started again: what the page has may come once more
                 }
+                fresh = False
             if batch.rows or now - counted >= _LOOK_EVERY:
                 minutes = now - counted >= _LOOK_EVERY
                 body["counts"] = told(decisions.counts(), minutes=minutes)
                 counted = now if minutes else counted
             if body:
                 said = now
-                yield _event("batch", redacted(body) if viewer.public else body, batch.place)
+                place = batch.place
+                yield _event("batch", redacted(body) if viewer.public else body, f"{place}-{decisions.began}")
             elif now - said >= _PING_EVERY:
                 said = now
                 yield b": still here\n\n"
@@ -180,10 +190,19 @@ async def _stream(
             await asyncio.sleep(EVERY)
 
 
-def _event(name: str, body: dict[str, Any], place: int | None = None) -> bytes:
+async def _wanted(rows: Sequence[Decision], wanted: Filter) -> list[Decision]:
+    """The rows that a filter lets through; many of them without holding up the event loop."""
+
+    def found() -> list[Decision]:
+        return [row for row in rows if wanted.wants(row)]
+
+    return found() if len(rows) <= ROWS else await asyncio.to_thread(found)
+
+
+def _event(name: str, body: dict[str, Any], place: str = "") -> bytes:
     # JSON has no line breaks, so nothing in it ends the event.
-    identity = b"" if place is None else b"id: %d\n" % place
-    return b"event: %s\n%sdata: %s\n\n" % (name.encode(), identity, json_bytes(body))
+    identity = f"id: {place}\n" if place else ""
+    return f"event: {name}\n{identity}data: ".encode() + json_bytes(body) + b"\n\n"
 
 
 def told(counts: Counts, *, minutes: bool) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Rules, numbered as the code marks them (O are those of :mod:`exequatur.identity.
 :mod:`exequatur.identity.mapping`):
 
 L1  An answer is taken only for a question of ours that is not older than :data:`WITHIN`, once, and from the browser
-    that was sent with it (``state``, and a cookie).
+    that was sent with it (``state``, and a cookie, which all tabs of a browser share).
 L2  Where the provider says who it is (``iss``, RFC 9207), it is the one that was asked; where it promised to, it must.
 L3  The code is exchanged with the verifier that only this console has (PKCE, S256), at the provider's token endpoint
     over TLS, within bounds. No redirect is followed.
@@ -12,7 +12,8 @@ L4  The ID token verifies as the identity configuration says (O1 to O11), is iss
     and was asked for by this login (``nonce``).
 L5  Whom it makes of a person, the identity configuration says (M): never the token itself, nor a parameter.
 L6  After the login the browser goes to a page of this console, and nowhere else.
-L7  How many logins wait for an answer is bounded. No token is kept, shown or logged.
+L7  How many logins wait for an answer is bounded, of all and of one network address, so that nobody pushes out those of
+    others. No token is kept, shown or logged.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
+from exequatur.authority.service.bounded import network_of
 from exequatur.console.config import Login
 from exequatur.console.errors import ProblemError
 from exequatur.errors import ConfigurationError, IdentityError, IdentityUnavailableError
@@ -44,9 +47,15 @@ WITHIN = 600.0
 """Seconds that a person has to log in at the provider."""
 MOST = 1000
 """Logins that wait for an answer."""
+EACH = 200
+"""Of one network address."""
 BACK = "/login/back"
 _ENDPOINTS = ("authorization_endpoint", "token_endpoint")
+_THREADS = 2
+_OURS = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 _LOCAL = re.compile(r"/(?![/\\])[^\x00-\x20\\]*\Z")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,7 @@ class _Asked:
     then: str
     back: str
     ends: float
+    network: str
 
 
 class LoginFlow:
@@ -89,14 +99,21 @@ class LoginFlow:
         place = f"{login.issuer.rstrip('/')}/.well-known/openid-configuration"
         self._metadata = Kept(WebSource(place, loopback=self._loopback), self._read)
         self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="exequatur-console-login")
         self._asked: OrderedDict[str, _Asked] = OrderedDict()
 
-    async def begin(self, origin: str, then: str) -> tuple[str, str]:
+    def close(self) -> None:
+        """Begin nothing more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def begin(self, origin: str, then: str, known: str, address: str) -> tuple[str, str]:
         """Begin a login.
 
         Args:
             origin: Scheme, host and port that this console is reached by.
             then: The page to go to afterwards.
+            known: What the browser brought in the cookie, from a login that was begun in another tab.
+            address: Where the browser asks from.
 
         Returns:
             Where to send the browser, and what it is to bring back in a cookie.
@@ -104,10 +121,16 @@ class LoginFlow:
         Raises:
             IdentityUnavailableError: The provider cannot be reached.
         """
-        metadata = await asyncio.to_thread(self._metadata.get)
-        state, browser, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(4))
-        asked = _Asked(_digest(browser), nonce, verifier, inside(then), origin + BACK, self._clock() + WITHIN)
+        metadata = await self._aside(self._metadata.get)
+        state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
+        browser = known if _OURS.match(known) else secrets.token_urlsafe(32)
+        asked = _Asked(
+            _digest(browser), nonce, verifier, inside(then), origin + BACK, self._clock() + WITHIN, network_of(address)
+        )
         with self._lock:
+            mine = [name for name, each in self._asked.items() if each.network == asked.network]
+            if len(mine) >= EACH:  # [L7]
+                del self._asked[mine[0]]
             self._asked[state] = asked
             while len(self._asked) > MOST:  # [L7]
                 self._asked.popitem(last=False)
@@ -151,7 +174,7 @@ class LoginFlow:
             raise ProblemError(
                 400, "That login was not begun here", "It is an old answer, or one to another browser.", "Log in again."
             )
-        metadata = await asyncio.to_thread(self._metadata.get)
+        metadata = await self._aside(self._metadata.get)
         issuer = answer.get("iss")
         promised = metadata.get("authorization_response_iss_parameter_supported") is True
         if issuer != self._login.issuer and (issuer is not None or promised):  # [L2]
@@ -164,9 +187,8 @@ class LoginFlow:
                 "Log in again, or ask who runs it.",
             )
         token = await self._exchanged(str(metadata["token_endpoint"]), answer.get("code", ""), asked)
-        who = await asyncio.to_thread(
-            self._identity.identify, Credential(token, ID_TOKEN_TYPE), self._clock()
-        )  # L4, L5
+        credential, now = Credential(token, ID_TOKEN_TYPE), self._clock()
+        who = await self._aside(lambda: self._identity.identify(credential, now))  # L4, L5
         claims = read(token).claims
         audience = claims.get("aud")
         named = [audience] if isinstance(audience, str) else audience
@@ -178,6 +200,10 @@ class LoginFlow:
         if claims.get("nonce") != asked.nonce:  # [L4]
             raise IdentityError("L4", "The ID token was asked for by another login")
         return who.principal, asked.then
+
+    async def _aside(self, work: Callable[[], T]) -> T:
+        """Do what may wait for the provider, in threads that nobody else waits for."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     async def _exchanged(self, endpoint: str, code: str, asked: _Asked) -> str:
         """L3: the ID token.

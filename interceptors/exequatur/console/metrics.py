@@ -1,7 +1,10 @@
 """The same as the page about health, as Prometheus metrics.
 
-Labels are bounded: kinds, severities, states and services are words of this code, and workers are as many as the page
-lists. Where names are hidden there are no metrics of single workers.
+Labels are bounded: kinds, severities, states and services are words of this code, and workers are as many, and their
+names as long, as the page has them (W2 of :mod:`exequatur.console.workers`). Rules, numbered as the code marks them:
+
+M1  Where names are hidden there are no metrics of single workers.
+M2  No series comes twice: one that does would spoil the others.
 """
 
 from __future__ import annotations
@@ -19,7 +22,6 @@ from exequatur.audit.wording import shown
 from exequatur.console.workers import WORKER_STATES
 
 STATES = ("ok", "idle", "warning", "failing")
-_LONGEST = 300
 _INFO = ("identity", "digest", "name", "version", "channel", "integrity")
 
 
@@ -36,7 +38,10 @@ def exposed(plain: Mapping[str, Any], accept: str, *, workers: bool) -> tuple[by
     """
     registry = CollectorRegistry()
     registry.register(_Moment(plain, workers=workers))
-    encode, media_type = choose_encoder(accept)
+    try:
+        encode, media_type = choose_encoder(accept)
+    except (ValueError, TypeError):  # a version that is none
+        encode, media_type = choose_encoder("")
     return encode(registry), media_type
 
 
@@ -60,11 +65,12 @@ class _Moment(Collector):
         rows = CounterMetricFamily("exequatur_console_evidence_rows", "Rows of evidence that were read")
         rows.add_metric([], plain["decisions"])
         yield rows
-        if self._workers:
+        if self._workers:  # M1
             yield from self._each()
 
     def _each(self) -> Iterator[Metric]:
-        workers = [(_label(each["worker"]), each) for each in self._plain["workers"]]
+        # Where two have one label, it is the graver.
+        workers = list({_label(each["worker"]): each for each in reversed(self._plain["workers"])}.items())  # M2
         ready = {(name,): each["state"] == "ready" for name, each in workers}
         yield _gauge("worker_ready", "1 while it can authorize", ["worker"], ready)
         info = {(name, *(_label(each[key] or "") for key in _INFO)): 1 for name, each in workers}
@@ -107,4 +113,4 @@ def _gauge(name: str, text: str, labels: list[str], values: Mapping[Any, float])
 
 def _label(text: str) -> str:
     """A label's value: one line of text that every encoder takes."""
-    return shown(str(text).encode("utf-8", "replace").decode(), _LONGEST)
+    return shown(str(text).encode("utf-8", "replace").decode())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
@@ -18,6 +17,7 @@ from exequatur.console.runs import Runs
 from exequatur.console.sandbox.sandboxes import Sandboxes
 from exequatur.console.server import Temporal
 from exequatur.console.sessions import Sessions
+from exequatur.console.streams import Streams
 from exequatur.console.viewer import Viewer
 from exequatur.console.watch import Watch
 from exequatur.settings import Settings
@@ -30,6 +30,8 @@ class Standing:
 
     origin: str = ""
     """Scheme, host and port that it is reached by."""
+    port: int = 0
+    """That browsers reach it by."""
     stopping: bool = False
 
 
@@ -69,7 +71,7 @@ class Console:
     clock: Callable[[], float]
     login: LoginFlow | None = None
     monitoring: str | None = field(default=None, repr=False)
-    streams: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(100), repr=False)
+    streams: Streams = field(default_factory=Streams, repr=False)
     demo: Sandboxes | None = None
     standing: Standing = field(default_factory=Standing)
 
@@ -82,3 +84,8 @@ def console_of(request: HTTPConnection) -> Console:
 def viewer_of(request: HTTPConnection) -> Viewer:
     """Who looks, as the guard found out."""
     return cast(Viewer, request.scope["state"]["viewer"])
+
+
+def address_of(request: HTTPConnection) -> str:
+    """Where a request comes from, as far as it is known (:mod:`exequatur.console.forwarded`)."""
+    return request.client.host if request.client else ""

@@ -21,8 +21,6 @@ G7  Metrics and health are read by whoever has the monitoring token, where one i
 from __future__ import annotations
 
 import hmac
-import logging
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, quote, urlsplit
 
 from starlette.datastructures import Headers
@@ -31,12 +29,14 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exequatur.authority.service.config import is_loopback
+from exequatur.console.config import port_of
+from exequatur.console.cookies import cookie_of
 from exequatur.console.errors import ProblemError, answer, problem_of, wants_json
+from exequatur.console.login import BACK, inside
 from exequatur.console.parts import Console
+from exequatur.console.render import door
 from exequatur.console.viewer import PUBLIC, Viewer
 from exequatur.identity.principal import Principal
-
-logger = logging.getLogger("exequatur")
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -54,7 +54,8 @@ HEADERS = {
 }
 STATIC = "/static/"
 SANDBOXED = "/demo/"
-OPEN = ("/start", "/login", "/login/back")
+READY = "/health/ready"
+OPEN = ("/start", "/login", BACK, "/left", READY)
 MONITORED = ("/health.json", "/metrics")
 MONITORING = Viewer(Principal("Service", "monitoring"), "local")
 
@@ -64,13 +65,13 @@ class Headed:
 
     Args:
         app: What answers.
-        secure: Whether browsers reach it over TLS.
+        pinned: Whether browsers are to use nothing but TLS for its name.
     """
 
-    def __init__(self, app: ASGIApp, *, secure: bool) -> None:
+    def __init__(self, app: ASGIApp, *, pinned: bool) -> None:
         self._app = app
         self._headers = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
-        if secure:
+        if pinned:  # [G2]
             self._headers.append((b"strict-transport-security", b"max-age=31536000"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -134,7 +135,7 @@ class Guard:
         Raises:
             ProblemError: One of them is broken.
         """
-        headers, path = request.headers, request.url.path
+        headers, path = request.headers, request.scope["path"]
         self._host(headers)
         if request.method not in ("GET", "HEAD", "POST"):  # [G3]
             raise ProblemError(405, "Not done", "The console takes GET and POST.", headers={"Allow": "GET, HEAD, POST"})
@@ -170,10 +171,7 @@ class Guard:
             names |= {f"{each}:{own.port}" for each in ("localhost", "127.0.0.1", "[::1]")}
         if console.config.url is not None:
             named = urlsplit(console.config.url)
-            names |= {
-                named.netloc.lower(),
-                f"{named.hostname}:{named.port or (443 if named.scheme == 'https' else 80)}",
-            }
+            names |= {named.netloc.lower(), f"{named.hostname}:{port_of(console.config.url)}"}
         return frozenset(names)
 
     def _site(self, request: Request) -> None:
@@ -187,15 +185,10 @@ class Guard:
 
     def _viewer(self, request: Request) -> Viewer | None:
         console = self._console
-        try:
-            cookies: SimpleCookie = SimpleCookie(request.headers.get("cookie", "")[:16_384])
-        except CookieError:
-            cookies = SimpleCookie()
-        given = cookies.get(console.sessions.cookie)
-        viewer = None if given is None else console.sessions.find(given.value)
+        viewer = console.sessions.find(cookie_of(request, console.sessions.cookie))
         if viewer is not None:
             return viewer
-        if console.monitoring is not None and request.method != "POST" and request.url.path in MONITORED:
+        if console.monitoring is not None and request.method != "POST" and request.scope["path"] in MONITORED:
             scheme, _, token = request.headers.get("authorization", "").partition(" ")
             same = hmac.compare_digest(token.strip().encode(), console.monitoring.encode())
             if scheme.lower() == "bearer" and same:  # [G7]
@@ -208,7 +201,7 @@ class Guard:
         given = headers.getlist("origin")
         if len(given) != 1 or given[0] not in self._origins(headers):  # [G3]
             raise ProblemError(403, "Not done", "The form is not of this console.", "Open the console and try there.")
-        if viewer is not None and viewer.public and request.url.path.startswith(SANDBOXED):
+        if viewer is not None and viewer.public and request.scope["path"].startswith(SANDBOXED):
             return receive
         if viewer is None or viewer.public or not viewer.csrf:  # [G6]
             raise ProblemError(
@@ -246,6 +239,11 @@ class Guard:
         Raises:
             ProblemError: There is no way to get one from here.
         """
+        query = request.url.query
+        asked = inside(request.scope["path"] + (f"?{query}" if query else ""))
+        if request.headers.get("sec-fetch-site") == "cross-site":
+            # Who comes by a link of another site may have a session: its cookie was not sent (SameSite=Strict).
+            return door(request, asked)
         if self._console.login is None:
             raise ProblemError(
                 401,
@@ -256,8 +254,7 @@ class Guard:
             )
         if wants_json(request):
             raise ProblemError(401, "Log in", "The session has ended.", "Reload the page.")
-        asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        return RedirectResponse(f"/login?then={quote(asked[:2000], safe='')}", 303)
+        return RedirectResponse(f"/login?then={quote(asked, safe='')}", 303)
 
 
 def _field(headers: Headers, body: bytes) -> str:

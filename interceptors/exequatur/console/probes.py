@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import logging
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -17,8 +17,10 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from exequatur.console.config import ConsoleConfig
+from exequatur.console.errors import plainly
 from exequatur.console.repeated import Repeated
 from exequatur.console.server import Connect
+from exequatur.console.tails import place_of
 from exequatur.doctor.deployment import Deployment
 from exequatur.doctor.finding import Finding, fine, problem
 from exequatur.doctor.folders import examine_folders
@@ -27,6 +29,8 @@ from exequatur.doctor.service import examine_authority
 from exequatur.doctor.stores import examine_stores
 from exequatur.errors import ExequaturError
 from exequatur.settings import Settings
+
+logger = logging.getLogger("exequatur")
 
 ServiceState = Literal["up", "warning", "down", "unknown"]
 ServiceName = Literal["authority", "state", "store", "shared-state", "temporal"]
@@ -41,7 +45,6 @@ _SENTENCES = 3
 _LONGEST = 1_000
 _STATES: dict[str, ServiceState] = {"ok": "up", "warning": "warning", "problem": "down"}
 _WEIGHT = ("problem", "warning", "ok")
-_INNER = re.compile(r'message: \\?"([^"\\]+)')
 _HANGS = "See whether it runs, whether something locks it, and whether the network reaches it."
 
 
@@ -57,6 +60,7 @@ class Service:
         advice: What to do next; empty for what is fine.
         since: Since when it is so, in seconds since 1970, as far as this console knows.
         looked: When it was looked at last.
+        age: Seconds since that look began; ``None`` where none has ended.
     """
 
     service: ServiceName
@@ -66,6 +70,7 @@ class Service:
     advice: str
     since: float | None
     looked: float | None
+    age: float | None = None
 
 
 class Probe:
@@ -81,22 +86,33 @@ class Probe:
     def __init__(self, name: ServiceName, where: str, look: Callable[[], Iterable[Finding]], every: float) -> None:
         self._name: ServiceName = name
         self._where = where
-        self._last: tuple[ServiceState, float] | None = None
-        self.repeated = Repeated(name, lambda: _summary(list(look())), every)
+        self._look = look
+        self._since: tuple[ServiceState, float] = ("unknown", 0.0)
+        """Its state after the last look, and when the look began that found it so first."""
+        self.repeated = Repeated(name, self._found, every)
 
     def service(self) -> Service:
         """What is known now. Never waits."""
-        seen = self.repeated.seen()
-        state, text, advice = seen.value or (_UNSEEN if seen.at is None else _FAILED)
-        now = time.time()
-        since = now if seen.at is None else seen.at
+        seen, (before, since) = self.repeated.seen(), self._since
+        state, text, advice = seen.value or _UNSEEN
         if seen.late > WITHIN:
             state, text, advice = "down", f"no answer within {WITHIN:.0f} s", _HANGS
-            since = now - seen.late
-        if self._last is None or self._last[0] != state:
-            self._last = (state, since)
-        known = None if state == "unknown" else self._last[1]
-        return Service(self._name, self._where, state, text, advice, known, seen.at)
+            if before != "down":
+                since = time.time() - seen.late
+        known = None if state == "unknown" else since
+        return Service(self._name, self._where, state, text, advice, known, seen.at, seen.age)
+
+    def _found(self) -> tuple[ServiceState, str, str]:
+        """Look once, and note when what is found began: nobody may ask meanwhile."""
+        begun = time.time()
+        try:
+            found = _summary(list(self._look()))
+        except Exception:  # whatever it is: the next look may be better
+            logger.exception("The console could not look at %s", self._name)
+            found = _FAILED
+        if self._since[0] != found[0]:
+            self._since = (found[0], begun)
+        return found
 
 
 def probes_of(config: ConsoleConfig, settings: Settings, connect: Connect) -> tuple[Probe, ...]:
@@ -115,10 +131,10 @@ def probes_of(config: ConsoleConfig, settings: Settings, connect: Connect) -> tu
     named = next((each for each in config.evidence if "://" in each), None)
     if store := settings.evidence_store or named:
         alone = settings.model_copy(update={"shared_state": None})
-        made.append(Probe("store", _place(store), lambda: examine_stores(Deployment(alone, store=store)), EVERY))
+        made.append(Probe("store", place_of(store), lambda: examine_stores(Deployment(alone, store=store)), EVERY))
     if shared := settings.shared_state:
         only = settings.model_copy(update={"evidence_store": None})
-        made.append(Probe("shared-state", _place(shared), lambda: examine_stores(Deployment(only)), EVERY))
+        made.append(Probe("shared-state", place_of(shared), lambda: examine_stores(Deployment(only)), EVERY))
     made.append(Probe("temporal", config.address, _Server(config, connect).look, EVERY))
     return tuple(made)
 
@@ -147,7 +163,7 @@ class _Server:
         except TimeoutError:
             why = f"no answer within {WITHIN:.0f} s"
         except (ExequaturError, RPCError, RuntimeError, OSError) as error:
-            why = _reason(str(error).removeprefix(f"{self._config.address}: ")) or type(error).__name__
+            why = plainly(str(error).removeprefix(f"{self._config.address}: ")) or type(error).__name__
         return [problem("server", why, "Start the server, or check --address, --namespace and TLS.")]
 
     async def _look(self) -> list[Finding]:
@@ -161,12 +177,6 @@ class _Server:
         return found
 
 
-def _reason(text: str) -> str:
-    """What an error says, without how the SDK's layers wrap it."""
-    inner = _INNER.search(text)
-    return f"It cannot be reached: {inner[1]}" if inner else text.partition("; ")[0]
-
-
 def _summary(findings: Sequence[Finding]) -> tuple[ServiceState, str, str]:
     """State, text and next step, of the gravest of what was found."""
     for level in _WEIGHT:
@@ -175,9 +185,3 @@ def _summary(findings: Sequence[Finding]) -> tuple[ServiceState, str, str]:
             text = "; ".join(each.text for each in of_it[:_SENTENCES])
             return _STATES[level], text[:_LONGEST], (of_it[0].step or "")[:_LONGEST]
     return "up", "", ""
-
-
-def _place(url: str) -> str:
-    """A database without its user, password and options."""
-    scheme, mark, rest = url.partition("://")
-    return f"{scheme}{mark}{rest.partition('?')[0].rpartition('@')[2]}" if mark else url

@@ -6,13 +6,14 @@ should know.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import islice, product
+from typing import Any, Literal
 
 from exequatur.audit.wording import count
 from exequatur.console.probes import Service
-from exequatur.console.workers import WorkerHealth
+from exequatur.console.workers import Reports, WorkerHealth
 from exequatur.doctor.causes import step_for
 
 Severity = Literal["violation", "unchecked", "notice"]
@@ -25,6 +26,10 @@ _MISSED = 3600.0
 """Seconds for which the queues of a worker that ended are missed."""
 _MOST_FILES = 20
 _MOST_NAMED = 20
+_MOST_PLACES = 20
+"""Task queues of one worker that are missed."""
+_LATE = 15.0
+"""Seconds after which evidence that is followed should have been looked at again."""
 
 _CLOSED = {
     "violated": ("A worker is not what its manifest says", "{} workers are not what their manifests say"),
@@ -34,11 +39,13 @@ _CLOSED = {
 _LOST = {
     "worker-ended": "It did not take its report away: it was killed, or it crashed.",
     "worker-replaced": "It did not take its report away: it was killed, or it crashed.",
-    "worker-silent": "It writes a report every ten seconds, and none has come.",
+    "worker-silent": "It writes a report every ten seconds, and none of the last thirty has come.",
+    "worker-clock": "It reports from the future, so nobody can tell whether it still runs.",
 }
 _ENDED = "Start it again, and see its log. If it was meant to end, remove its file in the folder in-force."
 _REPLACED = "See its log, and remove its file in the folder in-force."
 _STOPPED = "See whether it runs, its clock is right, and its state folder can be written."
+_AHEAD = "Synchronize its clock and that of this machine (NTP); it is believed again by itself."
 _SERVICES = {
     "authority": ("The authority does not answer as it should", "The authority needs a look"),
     "state": ("The state folder cannot be used as it is", "The state folder needs a look"),
@@ -78,6 +85,8 @@ class Authority:
     Args:
         ended: Why its policies may not decide.
         doubt: Why it is not known what is revoked.
+        ended_at: Since when its policies may not decide, if that is known.
+        known_at: When it was last known what is revoked.
         stopped: When everything was revoked, by which entry, and why.
         revocations: Version of its feed.
         digest: Of its policies.
@@ -90,29 +99,37 @@ class Authority:
     revocations: int
     digest: str
     freshness: float
+    ended_at: float | None = None
+    known_at: float | None = None
 
 
 def problems_of(
     workers: Sequence[WorkerHealth],
-    files: Sequence[str],
+    reports: Reports,
     services: Sequence[Service],
     authority: Authority,
-    evidence: Mapping[str, str],
+    evidence: Mapping[str, Any],
     now: float,
 ) -> list[Problem]:
     """All that is wrong.
 
     Args:
         workers: As they report.
-        files: What is wrong with report files.
+        reports: What they were read from.
         services: What the workers stand on.
         authority: What the console's own authority knows.
-        evidence: Why journals and stores are not followed, by their names.
+        evidence: ``facts()`` of the console's decisions.
         now: Seconds since 1970.
     """
-    found = [*_authority(authority), *_closed(workers), *_unserved(workers, now), *_lost(workers), *_services(services)]
-    found += [*_ending(workers, now), *_behind(workers, authority, now), *_evidence(workers, evidence)]
-    found += [*_files(files), *_nobody(workers)]
+    found = [
+        *_authority(authority),
+        *_closed(workers),
+        *_unserved(workers, now),
+        *_lost(workers, now),
+        *_services(services),
+    ]
+    found += [*_ending(workers, now), *_behind(workers, authority, now), *_evidence(workers, evidence, now)]
+    found += [*_files(reports), *_nobody(workers, reports)]
     weights = ("violation", "unchecked", "notice")
     return sorted(found, key=lambda each: weights.index(each.severity))
 
@@ -130,11 +147,13 @@ def _authority(authority: Authority) -> Iterator[Problem]:
         )
     if authority.ended is not None:
         step = step_for(authority.ended)
-        yield Problem("policies", "violation", "The authority's policies may not decide", authority.ended, step)
+        headline = "The authority's policies may not decide"
+        yield Problem("policies", "violation", headline, _sentence(authority.ended), step, since=authority.ended_at)
     if authority.doubt is not None:
         text = f"It is not known what is revoked: {authority.doubt}"
         step = step_for("it is not known what is revoked")
-        yield Problem("feed", "violation", "The revocation feed cannot be read", text, step)
+        headline = "The revocation feed cannot be read"
+        yield Problem("feed", "violation", headline, _sentence(text), step, since=authority.known_at)
 
 
 def _closed(workers: Sequence[WorkerHealth]) -> Iterator[Problem]:
@@ -159,6 +178,8 @@ def _unserved(workers: Sequence[WorkerHealth], now: float) -> Iterator[Problem]:
             served.setdefault(place, []).append(each)
     left = [place for place, of_it in served.items() if all(each.state != "ready" for each in of_it)]
     if left:
+        gone = [[each.since for each in served[place]] for place in left]
+        known = [max(at for at in of_it if at is not None) for of_it in gone if any(at is not None for at in of_it)]
         shown = ", ".join(f"{queue} ({namespace})" for namespace, queue in left[:_MOST_NAMED])
         more = f" and {len(left) - _MOST_NAMED} more" if len(left) > _MOST_NAMED else ""
         yield Problem(
@@ -167,11 +188,12 @@ def _unserved(workers: Sequence[WorkerHealth], now: float) -> Iterator[Problem]:
             "Nobody can authorize on a task queue" if len(left) == 1 else f"Nobody can authorize on {len(left)} queues",
             f"{shown}{more}: activities wait there until a worker can authorize.",
             "Remove what stops its workers, or start another one.",
-            _names([each for place in left for each in served[place]]),
+            _names(list({each.worker: each for place in left for each in served[place]}.values())),
+            min(known, default=None),
         )
 
 
-def _lost(workers: Sequence[WorkerHealth]) -> Iterator[Problem]:
+def _lost(workers: Sequence[WorkerHealth], now: float) -> Iterator[Problem]:
     """Workers of which nothing is heard any more."""
     served = {place for each in workers if each.state == "ready" for place in _places(each)}
     ended = [each for each in workers if each.state == "ended"]
@@ -179,7 +201,8 @@ def _lost(workers: Sequence[WorkerHealth]) -> Iterator[Problem]:
     silent = [each for each in workers if each.state == "silent"]
     lost: tuple[tuple[list[WorkerHealth], str, Severity, str, str], ...] = (
         ([each for each in ended if each not in replaced], "worker-ended", "unchecked", "ended without a word", _ENDED),
-        (silent, "worker-silent", "unchecked", "stopped reporting", _STOPPED),
+        ([each for each in silent if each.at <= now], "worker-silent", "unchecked", "stopped reporting", _STOPPED),
+        ([each for each in silent if each.at > now], "worker-clock", "unchecked", "has a clock that is ahead", _AHEAD),
         (replaced, "worker-replaced", "notice", "ended without a word, and others serve its queues", _REPLACED),
     )
     for those, kind, severity, what, advice in lost:
@@ -190,7 +213,7 @@ def _lost(workers: Sequence[WorkerHealth]) -> Iterator[Problem]:
 
 
 def _places(worker: WorkerHealth) -> set[tuple[str, str]]:
-    return {(namespace, queue) for namespace in worker.namespaces for queue in worker.queues}
+    return set(islice(product(worker.namespaces, worker.queues), _MOST_PLACES))
 
 
 def _services(services: Sequence[Service]) -> Iterator[Problem]:
@@ -222,8 +245,7 @@ def _ending(workers: Sequence[WorkerHealth], now: float) -> Iterator[Problem]:
         text = f"The release in force ends within a day on {count(len(soon), 'worker', 'workers')}."
         step = "Sign the bundle again soon: exequatur policy sign, then push."
         yield Problem("release-ending", "unchecked", "A release is about to end", text, step, _names(soon))
-    for why in dict.fromkeys(each.refused for each in ready if each.refused is not None):
-        alike = [each for each in ready if each.refused == why]
+    for why, alike in _alike((each, each.refused) for each in ready):
         text = f"The policies before stay in force. {_sentence(why)}"
         step = "Correct the policies, or release them again; the workers look by themselves."
         yield Problem("bundle-refused", "unchecked", "Changed policies were refused", text, step, _names(alike))
@@ -248,28 +270,45 @@ def _behind(workers: Sequence[WorkerHealth], authority: Authority, now: float) -
         yield Problem("bundles-differ", "notice", "Workers have different policies in force", text, step)
 
 
-def _evidence(workers: Sequence[WorkerHealth], problems: Mapping[str, str]) -> Iterator[Problem]:
-    for name, why in list(problems.items())[:_MOST_FILES]:
+def _evidence(workers: Sequence[WorkerHealth], evidence: Mapping[str, Any], now: float) -> Iterator[Problem]:
+    looked = evidence.get("looked")
+    if looked and now - looked > _LATE:
+        text = "One of the journals or stores does not answer; what was decided since then is not shown here."
+        step = "See whether its disk or server answers; it is read again by itself."
+        yield Problem("evidence-late", "unchecked", "Evidence is not followed in time", text, step, since=looked)
+    for name, why in list(evidence.get("problems", {}).items())[:_MOST_FILES]:
         step = "See that it is there and can be read by the console's user; it is tried again."
         yield Problem("evidence", "unchecked", "Evidence cannot be followed", _sentence(why), step, (name,))
-    for why in dict.fromkeys(each.unshipped for each in workers if each.unshipped is not None):
-        alike = [each for each in workers if each.unshipped == why]
+    for why, alike in _alike((each, each.unshipped) for each in workers):
         step = "The journals keep it and it is shipped later; see the store."
         yield Problem("unshipped", "unchecked", "Evidence is not shipped", _sentence(why), step, _names(alike))
 
 
-def _files(files: Sequence[str]) -> Iterator[Problem]:
-    if files:
+def _files(reports: Reports) -> Iterator[Problem]:
+    if reports.unread is not None:
+        text = f"{_sentence(reports.unread)} What is shown of workers may be old."
+        step = "See whether its disk answers, and run the console as a user who may read it."
+        yield Problem("reports-unread", "unchecked", "The workers' reports cannot be read", text, step)
+    if files := reports.problems:
         text = " ".join(files[:3]) + (f" And {len(files) - 3} more." if len(files) > 3 else "")
         step = "Remove what is no report; a running worker writes its own again."
         yield Problem("reports", "unchecked", "There are files that are no worker's report", text, step)
 
 
-def _nobody(workers: Sequence[WorkerHealth]) -> Iterator[Problem]:
-    if not workers:
+def _nobody(workers: Sequence[WorkerHealth], reports: Reports) -> Iterator[Problem]:
+    if not workers and reports.unread is None:
         text = "No worker of this state folder has reported here."
         step = "Start one with this state folder, or name its folder with --state."
         yield Problem("no-workers", "notice", "No worker reports", text, step)
+
+
+def _alike(told: Iterable[tuple[WorkerHealth, str | None]]) -> Iterator[tuple[str, list[WorkerHealth]]]:
+    """Workers that say the same, together."""
+    groups: dict[str, list[WorkerHealth]] = {}
+    for worker, text in told:
+        if text is not None:
+            groups.setdefault(text, []).append(worker)
+    yield from groups.items()
 
 
 def _names(workers: Sequence[WorkerHealth]) -> tuple[str, ...]:

@@ -13,12 +13,13 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from exequatur.console.addressing import who_asks
 from exequatur.console.entering import entered
 from exequatur.console.errors import ProblemError
 from exequatur.console.parts import console_of, viewer_of
 from exequatur.console.proof_file import proof_file
+from exequatur.console.references import Place
 from exequatur.console.render import page
-from exequatur.console.runs import Place
 
 router = APIRouter()
 
@@ -84,7 +85,7 @@ async def _evidence(request: Request, workflow: str, run: str, namespace: str) -
     console = console_of(request)
     place = namespace or console.temporal.namespaces[0]
     described = await console.temporal.described(place, workflow, run or None)
-    return await console.runs.document(Place(place, workflow, described.run_id))
+    return await console.runs.document(Place(place, workflow, described.run_id), who_asks(request))
 
 
 def _not_in_public(request: Request) -> None:

@@ -46,6 +46,7 @@ def proof_file(name: str = "", document: bytes | None = None) -> str:
         text = None if document is None else document.decode()
     except UnicodeDecodeError:
         raise EvidenceError("the evidence document is no UTF-8 text, so it is none") from None
+    shown = name.encode(errors="backslashreplace").decode()  # a file's name may be no UTF-8
     script, style = _script("standalone.js"), _style()
     policy = "; ".join(  # [F1]
         (
@@ -65,7 +66,7 @@ def proof_file(name: str = "", document: bytes | None = None) -> str:
             style=_whole(style),
             script=_whole(script),
             verifier=_whole(_script("worker.js")),
-            evidence=Markup(compact_json({"name": name, "document": text}).decode().translate(_NO_TAG)),  # noqa: S704 [F2]
+            evidence=Markup(compact_json({"name": shown, "document": text}).decode().translate(_NO_TAG)),  # noqa: S704 [F2]
             held=text is not None,
             version=version("exequatur"),
         )

@@ -4,26 +4,29 @@ Rules, numbered as the code marks them:
 
 D1  A text is shown only if its name is listed here as one that names nobody; every other text is replaced. What is
     forgotten is hidden, not shown.
-D2  Ids are cut to their first characters, which tell two of them apart and lead nowhere.
+D2  An id becomes a short code, which tells two of them apart and leads nowhere: it is made with a key that this process
+    forgets. Beginnings of ids would not do, because people put names there.
 D3  What is no plain data is not shown at all.
 D4  Numbers are shown, but not where their name is listed as telling of somebody.
 """
 
 from __future__ import annotations
 
+import hmac
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
 REDACTED = "redacted"
-PREFIX = 6
-"""Characters of an id."""
+CODE = 6
+"""Characters that an id becomes."""
+_KEY = secrets.token_bytes(32)
 PLAIN = frozenset(
     {
         "action",
         "activities",
         "activity",
         "activity_type",
-        "bundle",
         "channel",
         "clause",
         "code",
@@ -58,20 +61,33 @@ PLAIN = frozenset(
         "source",
         "state",
         "status",
+        "stream_place",
         "tab",
         "tally",
         "told",
         "tone",
         "verdict",
         "verdict_words",
-        "version",
         "was",
         "workflow_type",
     }
 )
 """Names of texts that name nobody. Add one only if whatever stands there may be read by everybody."""
 IDS = frozenset(
-    {"activity_id", "digest", "head", "host", "id", "key", "log", "manifest", "request", "run_id", "workflow_id"}
+    {
+        "activity_id",
+        "bundle",
+        "digest",
+        "head",
+        "host",
+        "id",
+        "key",
+        "log",
+        "manifest",
+        "request",
+        "run_id",
+        "workflow_id",
+    }
 )
 PERSONAL = frozenset({"amount", "arguments", "args", "cost", "pid"})
 """Names of numbers, and of whatever is below them, that are hidden."""
@@ -92,7 +108,7 @@ def redacted(value: Any, name: str = "") -> Any:
         case str() if not value or name in PLAIN:
             return value
         case str() if name in IDS:  # [D2]
-            return f"{value[:PREFIX]}…" if len(value) > PREFIX else value
+            return hmac.digest(_KEY, value.encode("utf-8", "replace"), "sha256").hex()[:CODE]
         case Mapping():
             return {each: redacted(inner, each) for each, inner in value.items() if isinstance(each, str)}
         case list() | tuple():

@@ -94,14 +94,14 @@ def json_bytes(value: Any) -> bytes:
     return compact_json(_finite(value))
 
 
-def error_page(request: Request, problem: ProblemError, text: str) -> HTMLResponse:
-    """The page of an error. It shows nothing but the error, so it needs no viewer."""
+def error_page(request: Request, problem: ProblemError, text: str, step: str) -> HTMLResponse:
+    """The page of an error. It shows nothing but this of the error, so it needs no viewer."""
     state = request.scope.setdefault("state", {})
     viewer: Viewer | None = state.get("viewer")
     body = (
         templates()
         .get_template("error.html.jinja")
-        .render(problem=problem, text=text, **_common(request, viewer, "error"))
+        .render(title=problem.title, status=problem.status, text=text, step=step, **_common(request, viewer, "error"))
     )
     return HTMLResponse(body, problem.status, headers=problem.headers)
 
@@ -115,8 +115,12 @@ def door(request: Request, then: str) -> HTMLResponse:
         request: What opened the session.
         then: A page of this console.
     """
-    body = templates().get_template("door.html.jinja").render(then=then, **_common(request, None, "door"))
-    return HTMLResponse(body)
+    return outside(request, "door.html.jinja", then=then)
+
+
+def outside(request: Request, template: str, **values: str) -> HTMLResponse:
+    """A page for somebody who has no session, or none yet."""
+    return HTMLResponse(templates().get_template(template).render(**values, **_common(request, None, "outside")))
 
 
 def link(path: str, /, **query: Any) -> Markup:
@@ -171,9 +175,16 @@ def short(text: str, longest: int = 12) -> str:
     return text if len(text) <= longest else f"{text[:longest]}…"
 
 
-def lines(text: str, most: int = 2000) -> Markup:
-    """A text of several lines, of which each is hostile (R1)."""
+def lines(text: str, most: int | None = 2000) -> Markup:
+    """A text of several lines, of which each is hostile (R1).
+
+    Args:
+        text: As somebody wrote it.
+        most: Lines that are shown; all of each of them for ``None``.
+    """
     found = text.split("\n")
+    if most is None:
+        return Markup("\n").join(wording.shown(each, len(each)) for each in found)
     cut = [f"… ({len(found):,} lines)"] if len(found) > most else []
     return Markup("\n").join(wording.shown(each) for each in [*found[:most], *cut])
 

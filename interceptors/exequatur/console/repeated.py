@@ -25,11 +25,13 @@ class Seen(Generic[T]):
     Args:
         value: What it gave; ``None`` where none has ended yet, or the last one failed.
         at: When it ended, in seconds since 1970; ``None`` where none has.
+        age: Seconds since it began, whatever the clock has done meanwhile; ``None`` where none has ended.
         late: Seconds since the look began that is still under way.
     """
 
     value: T | None
     at: float | None
+    age: float | None
     late: float
 
 
@@ -48,8 +50,8 @@ class Repeated(Generic[T]):
         self._every = every
         self._stop = threading.Event()
         self._begun: float | None = None
-        self._value: T | None = None
-        self._at: float | None = None
+        self._last: tuple[T | None, float, float] | None = None
+        """What it gave, when it ended, and when it began by the clock that never jumps."""
 
     def start(self) -> None:
         """Begin. The thread ends with the process: a look that hangs keeps nobody from leaving."""
@@ -61,18 +63,19 @@ class Repeated(Generic[T]):
 
     def seen(self) -> Seen[T]:
         """What the last look showed. Never waits."""
-        begun = self._begun
-        return Seen(self._value, self._at, 0.0 if begun is None else time.monotonic() - begun)
+        begun, last, now = self._begun, self._last, time.monotonic()
+        late = 0.0 if begun is None else now - begun
+        return Seen(None, None, None, late) if last is None else Seen(last[0], last[1], now - last[2], late)
 
     def look(self) -> None:
         """Look once."""
-        self._begun = time.monotonic()
+        self._begun = begun = time.monotonic()
+        value = None
         try:
-            self._value = self._look()
+            value = self._look()
         except Exception:  # whatever it is: the next look may be better
             logger.exception("The console could not look at %s", self._name)
-            self._value = None
-        self._at = time.time()
+        self._last = (value, time.time(), begun)
         self._begun = None
 
     def _run(self) -> None:

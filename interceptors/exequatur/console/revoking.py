@@ -23,7 +23,7 @@ from exequatur.authority.api import RevocationBody
 from exequatur.console.entering import entered
 from exequatur.console.errors import ProblemError
 from exequatur.console.forms import form_of
-from exequatur.console.parts import console_of
+from exequatur.console.parts import console_of, viewer_of
 from exequatur.console.render import page
 from exequatur.identity.principal import Principal
 from exequatur.revocation.entry import NAMES, Revocation
@@ -81,8 +81,7 @@ async def show(request: Request) -> Response:
 
 @router.post("/governance/revocations")
 async def revoke(request: Request) -> Response:
-    """Revoke, switch everything off, or lift."""
-    viewer = await entered(request, "governance")
+    """Revoke, switch everything off, or lift. Whoever may not is denied by the policies about that, and on record."""
     form = await form_of(request)
     said, fields = _asked(form, console_of(request).clock())
     reason = form.get("reason", "")
@@ -93,7 +92,7 @@ async def revoke(request: Request) -> Response:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         raise _wrong(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    await console_of(request).governing.revoke(viewer, body)  # K2
+    await console_of(request).governing.revoke(viewer_of(request), body)  # K2
     return RedirectResponse(f"/governance/revocations?said={said}", 303)
 
 

@@ -13,7 +13,9 @@ from exequatur.audit import wording
 from exequatur.audit.report import LinkReport, RunReport
 from exequatur.console import timeline
 from exequatur.console.family import MOST, Family
-from exequatur.console.runs import Audited, Place
+from exequatur.console.references import Place
+from exequatur.console.runs import Audited
+from exequatur.console.visitors import named_as_a_visitors
 
 TABS = {
     "timeline": "Timeline",
@@ -87,6 +89,7 @@ def beginning_of(found: Audited, tab: str, at: At, ui: str | None, shown: Sequen
         "message_count": len(run.messages),
         "audited_at": found.at,
         "stale": found.stale,
+        "visitors": named_as_a_visitors(run.workflow_id, found.queue),
         "encoded": any(each.code == "payload-encoded" for each in run.findings),
         "ui": ui,
         "links": [
@@ -108,7 +111,7 @@ def beginning_of(found: Audited, tab: str, at: At, ui: str | None, shown: Sequen
 def linked(found: Audited, target: LinkReport, at: At, shown: Sequence[str]) -> dict[str, str] | None:
     """What names a run that another one names; ``None`` where it cannot be looked at here."""
     namespace = target.namespace or found.place.namespace
-    if namespace not in shown or target.run_id is None:
+    if namespace not in shown or not target.run_id:
         return None
     return at(Place(namespace, target.workflow_id, target.run_id))
 

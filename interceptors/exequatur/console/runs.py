@@ -1,57 +1,44 @@
 """Audits of single runs for the pages: in a thread, one at a time for a run, kept for a while.
 
-What is shown of a run is what ``exequatur audit`` says of it, with the console's evidence and trust file. Nobody waits
-for an audit longer than :data:`WAIT`: the page says how far it is.
+What is shown of a run is what ``exequatur audit`` says of it. Nobody waits for an audit longer than :data:`WAIT`: the
+page says how far it is.
 
 Rules, numbered as the code marks them:
 
-U1  A report is kept for the events that it is about. A run that has gone on is audited again; so is one whose report is
-    old, because evidence may have come.
-U2  Audits are bounded in number, and the reports that are kept in number and size.
-U3  A public viewer names a run by a reference that was given out here, never by its ids.
-U4  A page of a list is asked for with what was given out here: the server's own tokens are nobody's to make up.
+U1  A report is kept for what it is about and stands on: the events, the trust file, and what the journals tell of the
+    run. Where one of them has changed the run is audited again; so is one whose report is old.
+U2  Audits are bounded in number, altogether and for each viewer, and the reports that are kept in number and size.
+U3  A run that goes on faster than it is audited is shown as it was audited, and that is said.
+U4  An audit ends when nobody waits for it any more.
+U5  Where payloads cannot be decoded, the run could not be checked, whatever else is found.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
-import secrets
+import threading
 import time
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from importlib.metadata import version
-from io import BytesIO
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from temporalio.client import WorkflowExecution
 
-from exequatur.audit.bundle import make_proofs, origin_of
 from exequatur.audit.evidence import EvidenceReader
 from exequatur.audit.history import RunHistory
 from exequatur.audit.report import Report, RunReport
-from exequatur.audit.seals import with_checkpoints
-from exequatur.audit.sources import SQLITE, AllEvidence, OpenEvidence, is_store
-from exequatur.audit.trust import read_trust
-from exequatur.audit.verify import audit_run
+from exequatur.console.decoding import Decoder
 from exequatur.console.errors import ProblemError, ServerAwayError
-from exequatur.console.journals import Journals
+from exequatur.console.examining import Examiner
+from exequatur.console.references import Place, References
 from exequatur.console.server import Temporal
+from exequatur.console.turns import Turn, Turns
 from exequatur.errors import EvidenceError
-from exequatur.lineage import document
-from exequatur.lineage.checkpoint import claimed
-from exequatur.lineage.link import Link
-from exequatur.lineage.store import EvidenceStore
-from exequatur.lineage.subject import subject_of
-from exequatur.statements.encoding import digest, strict_json
 
-TRUST = "trust.jwks"
-"""The trust file of a state folder."""
 WAIT = 2.0
 """Seconds that a page waits for an audit before it says that it is under way."""
 FRESH = 300.0
@@ -60,27 +47,21 @@ KEPT = 32
 """Reports that are kept."""
 KEPT_ACTIVITIES = 200_000
 """Activities in all of them; each takes some two kilobytes."""
+LEFT = 120.0
+"""Seconds after which an audit ends that nobody asked for meanwhile; a page that is not in front asks once a minute."""
 THREADS = 2
 UNDER_WAY = 16
-"""Audits that run or wait."""
-REFERENCES = 20_000
+"""Audits and exports that run or wait."""
+EACH = 4
+"""Those of one viewer."""
+_LOOK = 20.0
+"""Seconds that a question to the evidence may take."""
+_LOOKS = 64
+"""Questions to the evidence that run or wait."""
+_FAILED = 30.0
+"""Seconds for which why an audit failed is told to whoever waited for it."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Place:
-    """A run.
-
-    Args:
-        namespace: Where it is.
-        workflow_id: Its workflow id.
-        run_id: Its run id.
-    """
-
-    namespace: str
-    workflow_id: str
-    run_id: str
 
 
 @dataclass(frozen=True)
@@ -92,19 +73,25 @@ class Audited:
         report: With this one run in it.
         at: When, in seconds since 1970.
         stale: Why what is shown may not be the latest; empty if it is.
+        stood_on: What the audit stood on.
+        took: How long it took, in seconds.
+        queue: The run's task queue.
     """
 
     place: Place
     report: Report
     at: float
     stale: str = ""
+    stood_on: Any = field(default=None, repr=False)
+    took: float = 0.0
+    queue: str = ""
 
     @property
     def run(self) -> RunReport:
         return self.report.runs[0]
 
 
-@dataclass
+@dataclass(eq=False)
 class Progress:
     """An audit that is under way.
 
@@ -112,50 +99,78 @@ class Progress:
         place: Of which run.
         since: When it began, in seconds since 1970.
         total: How many events the run has.
+        turn: Its place in the queue.
         events: How many have come.
         step: What is done now.
+        wanted: Who waits for it, and when they last asked, in seconds that never go back.
     """
 
     place: Place
     since: float
     total: int
+    turn: Turn = field(repr=False)
     events: int = 0
-    step: str = "waits for its turn"
+    step: str = "waiting for its turn"
+    wanted: dict[str, float] = field(default_factory=dict, repr=False)
+    given_up: threading.Event = field(default_factory=threading.Event, repr=False)
     task: asyncio.Task[Audited] | None = field(default=None, repr=False)
 
 
+class GivenUpError(Exception):
+    """Nobody waits for the audit any more."""
+
+
 class Runs:
-    """Runs and their audits.
+    """Runs and their audits; used on one event loop.
 
     Args:
         temporal: Where histories are.
-        sources: Where evidence is: state folders, folders of journals, documents, stores.
-        trust: The trust file.
+        examiner: Audits them.
+        decoder: Decodes payloads, where the workers have a converter of their own.
         clock: Seconds since 1970.
     """
 
     def __init__(
-        self, temporal: Temporal, sources: Sequence[str | Path], trust: Path, clock: Callable[[], float] = time.time
+        self,
+        temporal: Temporal,
+        examiner: Examiner,
+        decoder: Decoder | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._temporal = temporal
-        self._others = tuple(str(each) for each in sources if not _journals(str(each)))
-        self.journals = Journals([Path(each) for each in sources if _journals(str(each))])
-        self.trust = trust
+        self._examiner = examiner
+        self._decoder = decoder
         self._clock = clock
+        self.references = References()
         self._kept: OrderedDict[Place, Audited] = OrderedDict()
         self._running: dict[Place, Progress] = {}
-        self._failed: OrderedDict[Place, BaseException] = OrderedDict()
+        self._failed: OrderedDict[Place, tuple[float, BaseException]] = OrderedDict()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="exequatur-console-audit")
-        self._turn = asyncio.Semaphore(THREADS)
-        self._secret = secrets.token_bytes(32)
-        self._references: OrderedDict[str, Place] = OrderedDict()
+        self._looks = ThreadPoolExecutor(THREADS, thread_name_prefix="exequatur-console-look")
+        self._turns = Turns(THREADS, UNDER_WAY, EACH)
+        self._looking = Turns(THREADS, _LOOKS, EACH)
+
+    @property
+    def trust(self) -> Path:
+        """The trust file."""
+        return self._examiner.trust
 
     def close(self) -> None:
-        """Begin no more audits."""
+        """Begin no more audits, and end those that are under way."""
+        for progress in list(self._running.values()):
+            _end(progress)
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._looks.shutdown(wait=False, cancel_futures=True)
 
     async def audited(
-        self, namespace: str, workflow_id: str, run_id: str | None, *, again: bool = False, wait: float | None = None
+        self,
+        namespace: str,
+        workflow_id: str,
+        run_id: str | None,
+        *,
+        who: str,
+        again: bool = False,
+        wait: float | None = None,
     ) -> Audited | Progress:
         """The audit of a run, or how far it is.
 
@@ -163,11 +178,12 @@ class Runs:
             namespace: Where it is.
             workflow_id: Its workflow id.
             run_id: Its run id; the latest run without it.
+            who: Asks for it.
             again: Audit it again.
             wait: How long to wait for it, in seconds; :data:`WAIT` if it is left out.
 
         Raises:
-            ProblemError: There is no such run, or too much is audited already.
+            ProblemError: There is no such run, too much is audited already, or the audit was stopped.
             ServerAwayError: The server does not answer, and the run was not audited before.
             EvidenceError: It cannot be audited.
         """
@@ -177,23 +193,63 @@ class Runs:
         except ServerAwayError as error:
             if known is None:
                 raise
-            return Audited(known.place, known.report, known.at, f"{error.title}: {error.text}")
+            return replace(known, stale=f"{error.title}: {error.text}")
         place = Place(namespace, workflow_id, told.run_id)
         failed = self._failed.pop(place, None)
-        if failed is not None and not again:  # while nobody waited
-            raise failed
-        kept = self.kept(place)
-        fresh = kept is not None and self._clock() - kept.at < (1.0 if again else FRESH)
-        if kept is not None and fresh and kept.run.events == told.history_length:  # [U1]
-            return kept
-        progress = self._running.get(place) or self._begin(place, told)
+        if failed is not None and not again and time.monotonic() - failed[0] < _FAILED:  # while nobody waited
+            raise failed[1]
+        progress = self._under_way(place)
+        if progress is None:
+            kept = None if again else self.kept(place)
+            if kept is not None and (shown := await self._still_shown(kept, told)) is not None:
+                return shown
+            progress = self._under_way(place) or self._begin(place, told, who)
+        progress.wanted[who] = time.monotonic()
+        self._turns.join(progress.turn, who)
         task = progress.task
         assert task is not None  # noqa: S101 (set by _begin)
         await asyncio.wait({task}, timeout=WAIT if wait is None else wait)
         if not task.done():
             return progress
         self._failed.pop(place, None)
+        if task.cancelled():
+            raise ProblemError(409, "The audit was stopped", "Nobody waited for it any more.", "Open the run again.")
         return task.result()
+
+    async def _still_shown(self, kept: Audited, told: WorkflowExecution) -> Audited | None:
+        """A report that was kept, if it may still be shown (U1)."""
+        age = self._clock() - kept.at
+        if not 0 <= age < FRESH:  # [U1]
+            return None
+        try:
+            looking = self._in(self._looks, lambda: self._examiner.standing(kept.place))
+            standing = await asyncio.wait_for(looking, WAIT)
+        except (EvidenceError, TimeoutError) as error:
+            return replace(kept, stale=str(error) or "The evidence does not answer.")
+        if kept.stood_on not in (None, standing):  # [U1]
+            return None
+        if kept.run.events == told.history_length:  # [U1]
+            return kept
+        if age < 3 * kept.took:  # [U3]
+            more = f"{told.history_length:,} events by now, and these are the first {kept.run.events:,}"
+            return replace(kept, stale=f"The run has gone on: it has {more}.")
+        return None
+
+    def _under_way(self, place: Place) -> Progress | None:
+        found = self._running.get(place)
+        return None if found is None or found.given_up.is_set() else found
+
+    def give_up(self, place: Place, who: str) -> None:
+        """Wait for an audit no more; it ends when nobody else does."""
+        progress = self._running.get(place)
+        if progress is not None:
+            progress.wanted.pop(who, None)
+            if not progress.wanted:  # [U4]
+                _end(progress)
+
+    def room(self, who: str) -> int:
+        """How many more audits a viewer may ask for."""
+        return EACH - self._turns.of(who)
 
     def kept(self, place: Place) -> Audited | None:
         """The last audit of a run, if it is still at hand."""
@@ -211,179 +267,126 @@ class Runs:
         ):
             self._kept.popitem(last=False)
 
-    def reference(self, place: Place) -> str:
-        """What a public viewer names a run by (U3)."""
-        named = f"{place.namespace}\0{place.workflow_id}\0{place.run_id}".encode("utf-8", "replace")
-        made = self._mac(b"run " + named)
-        self._references[made] = place
-        self._references.move_to_end(made)
-        while len(self._references) > REFERENCES:
-            self._references.popitem(last=False)
-        return made
-
-    def referred(self, reference: str) -> Place:
-        """The run that a reference was given out for.
-
-        Raises:
-            ProblemError: None was.
-        """
-        if (place := self._references.get(reference)) is None:  # [U3]
-            raise ProblemError(
-                404, "That link has ended", "Links of the public view last for a while only.", "Open the list of runs."
-            )
-        return place
-
-    def sealed(self, token: bytes) -> str:
-        """What a viewer asks for the next page of a list with."""
-        return f"{urlsafe_b64encode(token).decode()}.{self._mac(token)}"
-
-    def unsealed(self, text: str) -> bytes | None:
-        """The server's token that :meth:`sealed` was given; ``None`` for an empty text.
-
-        Raises:
-            ProblemError: It was not given out here.
-        """
-        encoded, _, mac = text.partition(".")
-        try:
-            token = urlsafe_b64decode(encoded.encode("ascii"))
-        except ValueError:
-            token = b""
-        made = hmac.compare_digest(self._mac(token).encode(), mac.encode("utf-8", "replace"))
-        if text and not made:  # [U4]
-            raise ProblemError(400, "There is no such page", "The address was changed, or is old.", "Search again.")
-        return token or None
-
-    def _mac(self, what: bytes) -> str:
-        return hmac.new(self._secret, what, hashlib.sha256).hexdigest()[:24]
-
-    def _begin(self, place: Place, told: WorkflowExecution) -> Progress:
-        if len(self._running) >= UNDER_WAY:  # [U2]
-            raise ProblemError(
-                429, "Too much is audited already", f"{UNDER_WAY} audits are under way.", "Try again in a while."
-            )
-        progress = Progress(place, self._clock(), told.history_length)
-        task = progress.task = asyncio.get_running_loop().create_task(self._audit(progress))
-        self._running[place] = progress
-
-        def done(_: object) -> None:
-            self._running.pop(place, None)
-            if not task.cancelled() and (error := task.exception()) is not None:
-                self._failed[place] = error
-                while len(self._failed) > KEPT:
-                    self._failed.popitem(last=False)
-
-        task.add_done_callback(done)
-        return progress
-
-    async def _audit(self, progress: Progress) -> Audited:
-        place = progress.place
-
-        def came(events: int) -> None:
-            progress.events, progress.step = events, "reads the history"
-
-        async with self._turn:
-            came(0)
-            history = await self._temporal.history(place.namespace, place.workflow_id, place.run_id, came)
-            progress.step = "checks signatures and makes each decision again"
-            loop = asyncio.get_running_loop()
-            report = await loop.run_in_executor(self._pool, self._report, history)
-        audited = Audited(place, report, self._clock())
-        self.keep(audited)
-        return audited
-
-    def _report(self, history: RunHistory) -> Report:
-        """What the audit says."""
-        trust = read_trust(self.trust)
-        with OpenEvidence(self._others) as others:
-            evidence = self._evidence(others)
-            run = audit_run(history, evidence, trust)
-            run = with_checkpoints(run, history, history, evidence, trust)
-        return Report(
-            software=f"exequatur {version('exequatur')}",
-            audited=round(self._clock(), 3),
-            trust=digest(self.trust.read_bytes()),
-            evidence=("the console's evidence",),
-            runs=(run,),
-        )
-
-    def _evidence(self, others: EvidenceReader) -> EvidenceReader:
-        journals = self.journals.reader()
-        return AllEvidence([journals, others]) if self._others else journals
-
-    async def looked_up(self, look: Callable[[EvidenceReader], T]) -> T:
-        """Have something found in the evidence, in a thread.
+    async def looked_up(self, look: Callable[[EvidenceReader], T], who: str) -> T:
+        """Have something found in the evidence, not behind the audits, which take long.
 
         Raises:
             EvidenceError: The evidence cannot be read.
+            ProblemError: The viewer asks too much at a time.
+        """
+        async with self._looking.taken(self._looking.ask(who)):
+            try:
+                return await asyncio.wait_for(self._in(self._looks, lambda: self._examiner.looked_up(look)), _LOOK)
+            except TimeoutError:
+                raise EvidenceError(f"The evidence does not answer within {_LOOK:.0f} s") from None
+
+    async def with_history(self, place: Place, who: str, look: Callable[[RunHistory, EvidenceReader], T]) -> T:
+        """The same, with the run's history.
+
+        Raises:
+            ProblemError: There is no such run, or too much is under way.
+            ServerAwayError: The server does not answer.
+            EvidenceError: The evidence cannot be read, or the payloads not be decoded.
         """
 
-        def found() -> T:
-            with OpenEvidence(self._others) as others:
-                return look(self._evidence(others))
+        async def found(history: RunHistory) -> T:
+            plain = await self._decoded(history, place)
+            return await self._in(self._pool, lambda: self._examiner.looked_up(lambda reader: look(plain, reader)))
 
-        # Not behind the audits, which take long.
-        return await asyncio.to_thread(found)
+        return await self._by_itself(place, who, found)
 
-    async def document(self, place: Place) -> bytes:
+    async def document(self, place: Place, who: str) -> bytes:
         """The evidence about a run's workflow as one document, with proofs of the run in it.
 
         Raises:
-            ProblemError: There is no such run.
+            ProblemError: There is no such run, or too much is under way.
             ServerAwayError: The server does not answer.
-            EvidenceError: The evidence cannot be read.
+            EvidenceError: The evidence cannot be read, or the payloads not be decoded.
         """
-        history = await self._temporal.history(place.namespace, place.workflow_id, place.run_id)
-        async with self._turn:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._document, history)
 
-    def _document(self, history: RunHistory) -> bytes:
-        origin = origin_of(history)
-        with OpenEvidence(self._others) as others:
-            notes = [] if origin is None else list(others.checkpoints(origin))
-        links = {(each.record.log_id, each.record.index, each.record.head): each for each in self._links(history)}
-        if len(links) > document.MAX_RECORDS:
-            raise EvidenceError(f"There are more than {document.MAX_RECORDS:,} records; use exequatur evidence export")
-        proofs = make_proofs(history, history, notes).model_dump(mode="json")
-        trust = strict_json(self.trust.read_bytes())
-        ordered = [links[place] for place in sorted(links)]
-        out = BytesIO()
-        document.write(out, ordered, sorted(set(notes), key=lambda note: claimed(note).size), trust, proofs)
-        return out.getvalue()
+        async def made(history: RunHistory) -> bytes:
+            plain = await self._decoded(history, place)
+            return await self._in(self._pool, lambda: self._examiner.document(history, plain))
 
-    def _links(self, history: RunHistory) -> list[Link]:
-        """What is known of the run, with the policies that decided."""
-        journals = self.journals.reader()
-        found = list(journals.links_of(history.workflow_id, history.run_ids))
-        addresses = {subject_of(each.record.kind, each.record.body).bundle for each in found}
-        bundles = [journals.bundle_link(address) for address in sorted(each for each in addresses if each)]
-        found += [each for each in bundles if each is not None]
-        for source in self._others:
-            found += _stored(source, history)
-        return found
+        return await self._by_itself(place, who, made)
+
+    async def written(self, found: Audited, who: str, write: Callable[[Report], T]) -> T:
+        """Have a report written, which takes long for a long run.
+
+        Raises:
+            ProblemError: Too much is under way.
+        """
+        async with self._turns.taken(self._turns.ask(who)):  # U2
+            return await self._in(self._pool, lambda: write(found.report))
+
+    async def _by_itself(self, place: Place, who: str, work: Callable[[RunHistory], Coroutine[Any, Any, T]]) -> T:
+        """Work with a history that nobody else waits for."""
+        async with self._turns.taken(self._turns.ask(who)):  # U2
+            return await work(await self._temporal.history(place.namespace, place.workflow_id, place.run_id))
+
+    async def _decoded(self, history: RunHistory, place: Place) -> RunHistory:
+        return history if self._decoder is None else await self._decoder.history(history, place.namespace)
+
+    async def _in(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+    def _begin(self, place: Place, told: WorkflowExecution, who: str) -> Progress:
+        progress = Progress(place, self._clock(), told.history_length, self._turns.ask(who))  # U2
+        task = progress.task = asyncio.get_running_loop().create_task(self._audit(progress, told.task_queue))
+        self._running[place] = progress
+
+        def done(_: object) -> None:
+            self._turns.drop(progress.turn)
+            if self._running.get(place) is progress:
+                del self._running[place]
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self._failed[place] = time.monotonic(), error
+                while len(self._failed) > KEPT:
+                    self._failed.popitem(last=False)
+
+        self._watch(progress)
+        task.add_done_callback(done)
+        return progress
+
+    def _watch(self, progress: Progress) -> None:
+        """End an audit that nobody has asked for since a while (U4), and look again."""
+        asked, now = max(progress.wanted.values(), default=0.0), time.monotonic()
+        if asked and now - asked > LEFT:  # [U4]
+            _end(progress)
+        if not progress.given_up.is_set() and self._running.get(progress.place) is progress:
+            asyncio.get_running_loop().call_later(LEFT / 10, self._watch, progress)
+
+    async def _audit(self, progress: Progress, queue: str) -> Audited:
+        place, undecoded = progress.place, ""
+
+        def came(events: int) -> None:
+            progress.events, progress.step = events, "reading on"
+
+        def wanted() -> None:
+            if progress.given_up.is_set():
+                raise GivenUpError
+
+        async with self._turns.taken(progress.turn):
+            began = time.monotonic()
+            came(0)
+            # What it stands on is looked at first: what changes meanwhile is then seen to have changed.
+            standing = await self._in(self._pool, lambda: self._examiner.standing(place))
+            history = plain = await self._temporal.history(place.namespace, place.workflow_id, place.run_id, came)
+            try:
+                progress.step = "decoding the payloads"
+                plain = await self._decoded(history, place)
+            except EvidenceError as error:  # [U5]
+                undecoded = str(error)
+            progress.step = "checking signatures, and making each decision again"
+            work = partial(self._examiner.report, history, plain, undecoded, wanted)
+            report = await self._in(self._pool, work)
+        took = time.monotonic() - began
+        audited = Audited(place, report, self._clock(), stood_on=standing, took=took, queue=queue)
+        self.keep(audited)
+        return audited
 
 
-def _journals(source: str) -> bool:
-    """Whether a source is a folder of journals, which may come to be there, or a journal."""
-    path = Path(source)
-    if "://" in source:
-        return False
-    if not path.is_file():
-        return True
-    with path.open("rb") as stream:
-        return stream.read(len(SQLITE)) == SQLITE and not is_store(path)
-
-
-def _stored(source: str, history: RunHistory) -> Iterator[Link]:
-    """What a store or a document knows of a run's workflow."""
-    if "://" in source or is_store(Path(source)):
-        out = BytesIO()
-        with EvidenceStore.open(source, create=False) as store:
-            store.export(out, history.workflow_id)
-        yield from document.read(BytesIO(out.getvalue())).links
-        return
-    with Path(source).open("rb") as stream:
-        links = document.read(stream).links
-    for link in links:
-        subject = subject_of(link.record.kind, link.record.body)
-        if subject.run_id in (None, *history.run_ids) and subject.workflow_id in (None, history.workflow_id):
-            yield link
+def _end(progress: Progress) -> None:
+    progress.given_up.set()
+    if progress.task is not None:
+        progress.task.cancel()

@@ -82,10 +82,10 @@ def literal(text: str) -> str:
 def _time(text: str) -> str:
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        found = (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise _refused("That is no time; write it as 2026-01-31 or 2026-01-31T12:00") from None
-    found = found if found.tzinfo else found.replace(tzinfo=UTC)
-    return found.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return found.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _refused(why: str) -> ProblemError:

@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import TextIO
 
 from exequatur.assembly import embedded
+from exequatur.audit.codec import converter_of
 from exequatur.authority.service.offload import Offload
 from exequatur.authority.service.serve import access_log, opened
 from exequatur.console.app import create_app, guarded
 from exequatur.console.asking import Governing
-from exequatur.console.config import ConsoleConfig
+from exequatur.console.config import ConsoleConfig, port_of
+from exequatur.console.decoding import Decoder
 from exequatur.console.evidence import Decisions
+from exequatur.console.examining import TRUST, Examiner
 from exequatur.console.login import LoginFlow
 from exequatur.console.parts import Console
 from exequatur.console.probes import probes_of
-from exequatur.console.runs import TRUST, Runs
+from exequatur.console.runs import Runs
 from exequatur.console.sandbox.application import application_of
 from exequatur.console.sandbox.sandboxes import Sandboxes
 from exequatur.console.server import Connect, Temporal
@@ -57,7 +60,8 @@ def build(config: ConsoleConfig, connect: Connect, settings: Settings) -> Consol
     """
     if not (config.state / "issuer").is_file():
         raise ConfigurationError(
-            f"{config.state} is no state folder of an authority; name that of the workers with --state"
+            f"{config.state} is no state folder of an authority; name that of the workers with --state. "
+            "The first worker to start makes it."
         )
     viewer_named(config.principal)  # before anything is opened
     parts = embedded(config.state, config.policies, settings)
@@ -65,14 +69,17 @@ def build(config: ConsoleConfig, connect: Connect, settings: Settings) -> Consol
     if config.login is not None and config.identity is not None:
         login = LoginFlow(config.login, config.secret(), read_identity(config.identity), parts.gate.clock)
     trust = parts.gate.trust if config.trust is None else _trust(config.trust)
-    temporal = Temporal(connect, config.address, config.namespaces)
+    decoder = None if config.converter is None else Decoder(converter_of(config.converter), config.converter)
+    temporal = Temporal(connect, config.address, config.namespaces, decoder)
+    sources: list[str | Path] = [config.state, *config.evidence]
+    examiner = Examiner(sources, config.trust or config.state / TRUST, parts.gate.clock)
     return Console(
         config=config,
         settings=settings,
         governing=Governing(parts),
-        decisions=Decisions([config.state, *config.evidence]),
+        decisions=Decisions(sources),
         temporal=temporal,
-        runs=Runs(temporal, [config.state, *config.evidence], config.trust or config.state / TRUST, parts.gate.clock),
+        runs=Runs(temporal, examiner, decoder, parts.gate.clock),
         watch=Watch(config.folders, probes_of(config, settings, connect)),
         sessions=Sessions(config.port, secure=config.secure, clock=parts.gate.clock),
         trust=trust,
@@ -80,7 +87,9 @@ def build(config: ConsoleConfig, connect: Connect, settings: Settings) -> Consol
         clock=parts.gate.clock,
         login=login,
         monitoring=config.monitoring(),
-        demo=None if config.demo is None else Sandboxes(application_of(config.demo), temporal.client),
+        demo=None
+        if config.demo is None
+        else Sandboxes(application_of(config.demo), temporal.plain, config.demo_limits),
     )
 
 
@@ -100,6 +109,8 @@ async def serve(console: Console, told: Callable[[str], None], stop: asyncio.Eve
     def reachable(url: str) -> None:
         standing.origin = url
         shown = (config.url or url).rstrip("/")
+        standing.port = port_of(shown)
+        console.sessions.reached_by(standing.port)
         if console.login is None and not config.public:
             shown += f"/start?token={console.sessions.offer(viewer_named(config.principal))}"
         told(shown)
@@ -110,6 +121,8 @@ async def serve(console: Console, told: Callable[[str], None], stop: asyncio.Eve
     with contextlib.ExitStack() as closing:
         closing.callback(console.offload.close)
         closing.callback(console.runs.close)
+        if console.login is not None:
+            closing.callback(console.login.close)
         log: TextIO = _Nowhere()  # type: ignore[assignment]
         if config.access_log is not None:
             log = closing.enter_context(access_log(config))
@@ -117,8 +130,7 @@ async def serve(console: Console, told: Callable[[str], None], stop: asyncio.Eve
         closing.callback(console.decisions.close)
         closing.callback(console.watch.close)
         console.watch.start()
-        await asyncio.to_thread(console.decisions.look)
-        console.decisions.start()
+        await asyncio.to_thread(console.decisions.start)
         try:
             await site.run(stop)
         finally:

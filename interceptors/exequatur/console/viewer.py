@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from exequatur.identity.principal import UNAUTHENTICATED, Principal
@@ -20,7 +20,7 @@ class Viewer:
 
     principal: Principal
     kind: Literal["local", "login", "public"]
-    csrf: str = ""
+    csrf: str = field(default="", repr=False)
 
     @property
     def public(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ class Watch:
     """
 
     def __init__(self, states: Sequence[Path], probes: Sequence[Probe]) -> None:
-        self._states = tuple(states)
+        self._states = tuple(dict.fromkeys(each.resolve() for each in states))
         self._probes = tuple(probes)
         self._reports = Repeated("reports", self._read, _EVERY)
         self._looks: tuple[Repeated[Any], ...] = (self._reports, *(each.repeated for each in self._probes))
@@ -40,13 +41,18 @@ class Watch:
         for each in self._looks:
             each.close()
 
+    def look(self) -> None:
+        """Look at the reports once."""
+        self._reports.look()
+
     def reports(self) -> Reports:
         """What the last look at the reports showed. Never waits."""
         seen = self._reports.seen()
-        known = seen.value or Reports()
-        if seen.late > WITHIN or (seen.value is None and seen.at is not None):
-            why = f"{self._states[0]}: the reports cannot be read in time; see whether its disk answers."
-            return Reports(known.running, known.ended, (*known.problems, why))
+        known = replace(seen.value or Reports(), age=seen.age)
+        if seen.late > WITHIN:
+            return replace(known, unread=f"{self._states[0]}: no answer within {WITHIN:.0f} s")
+        if seen.value is None and seen.at is not None:
+            return replace(known, unread="the console's log says why")
         return known
 
     def services(self) -> tuple[Service, ...]:
@@ -57,13 +63,14 @@ class Watch:
         running: list[InForceReport] = []
         ended: list[InForceReport] = []
         problems: list[str] = []
+        unread: str | None = None
         for state in self._states:
             try:
                 found = read_all_reports(state)
             except PolicyError as error:
-                problems.append(str(error))
+                unread = unread or str(error)
             else:
                 running += found[0]
                 ended += found[1]
                 problems += found[2]
-        return Reports(tuple(running), tuple(ended), tuple(problems))
+        return Reports(tuple(running), tuple(ended), tuple(problems), unread)

@@ -154,7 +154,7 @@ def _policy(policy: ExplainedPolicy) -> dict[str, Any]:
         "policy": policy.id,
         "effect": policy.effect,
         "where": policy.place,
-        "source": policy.text,
+        "cedar": policy.text,
         "says": policy.reason,
         "approval": policy.approval,
         "parts": [
@@ -162,7 +162,7 @@ def _policy(policy: ExplainedPolicy) -> dict[str, Any]:
                 "outcome": part.outcome,
                 "mark": _MARKS[part.outcome],
                 "clause": part.origin if part.origin in ("when", "unless") else "",
-                "source": part.text,
+                "cedar": part.text,
                 "problem": part.error,
                 "values": [{"path": each.path, "value": each.value} for each in part.values],
             }

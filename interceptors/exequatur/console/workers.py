@@ -1,7 +1,9 @@
 """The workers, as their reports tell of them.
 
-Reports are hostile input: how many texts and places are shown is bounded, and nothing that a report says can make
-another worker look well.
+Reports are hostile input. Rules, numbered as the code marks them:
+
+W1  A worker is well only as long as its report is of now: one that is old, or from the future, says nothing of now.
+W2  How many places a report can name is bounded, and how long its names and sentences are.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from exequatur.console.latency import KINDS, Latency, added, latency_of
-from exequatur.doctor.causes import REVOKED
+from exequatur.doctor.causes import CLOCK, REVOKED
 from exequatur.integrity.guard import ALTERED
 from exequatur.release.report import InForceReport, Standing
 from exequatur.release.traffic import BOUNDS
@@ -25,7 +27,9 @@ LATELY = 300.0
 _REMEMBERED = 24 * 3600.0
 """Seconds for which a worker that ended without a word is shown."""
 _MOST_PLACES = 20
-_LONGEST = 2_000
+_SENTENCE = 1_000
+_NAME = 200
+"""Characters of what a report says that are told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +101,15 @@ class Reports:
         running: Of processes that run, as far as can be told.
         ended: Of those that ended without taking it away.
         problems: What is wrong with files that are none.
+        unread: Why the folder cannot be read, or not now.
+        age: Seconds since it was read; ``None`` where it never was.
     """
 
     running: tuple[InForceReport, ...] = ()
     ended: tuple[InForceReport, ...] = ()
     problems: tuple[str, ...] = ()
+    unread: str | None = None
+    age: float | None = None
 
 
 def workers_of(reports: Reports, now: float) -> list[WorkerHealth]:
@@ -122,35 +130,39 @@ def _worker(report: InForceReport, now: float, *, ended: bool) -> WorkerHealth:
     traffic = said.traffic
     kinds = {} if traffic is None else traffic.kinds
     lately = [] if traffic is None else [each for each in traffic.minutes if now - each.at < LATELY]
-    age = said.revocations_age + max(0.0, now - said.at)
+    age = max(0.0, said.revocations_age) + max(0.0, now - said.at)
     return WorkerHealth(
         worker=f"{report.host} {report.pid}",
-        identity=said.worker,
+        identity=_cut(said.worker),
         state=state,
-        why=None if said.unavailable is None else said.unavailable[:_LONGEST],
-        since=said.at if state in ("ended", "silent") else said.state_since,
+        why=_cut(said.unavailable, _SENTENCE),
+        since=_since(said, state, now),
         at=said.at,
-        namespaces=said.namespaces[:_MOST_PLACES],
-        queues=said.task_queues[:_MOST_PLACES],
+        namespaces=tuple(each[:_NAME] for each in said.namespaces[:_MOST_PLACES]),  # W2
+        queues=tuple(each[:_NAME] for each in said.task_queues[:_MOST_PLACES]),  # W2
         credential_expires=said.credential_expires,
         integrity="unmeasured" if said.integrity is None else said.integrity.state,
         manifest=None if said.integrity is None else said.integrity.manifest,
-        digest=report.digest,
-        name=report.name,
-        version=report.version,
+        digest=report.digest[:_NAME],
+        name=_cut(report.name),
+        version=_cut(report.version),
         channel=report.channel,
         sequence=report.sequence,
         expires=report.expires,
         bundle_since=report.since,
-        refused=said.refused,
+        refused=_cut(said.refused, _SENTENCE),
         revocations=said.revocations,
         revocations_age=age if said.revocations_age < 1e9 else None,
-        unshipped=said.unshipped,
+        unshipped=_cut(said.unshipped, _SENTENCE),
         kinds={kind: kinds.get(kind, 0) for kind in KINDS},
         buckets=(0,) * (len(BOUNDS) + 1) if traffic is None else traffic.latency,
         seconds=0.0 if traffic is None else traffic.seconds,
         latency=latency_of(added(each.latency for each in lately)),
     )
+
+
+def _cut(text: str | None, longest: int = _NAME) -> str | None:
+    return None if text is None else text[:longest]  # W2
 
 
 def _at(report: InForceReport) -> float:
@@ -160,10 +172,18 @@ def _at(report: InForceReport) -> float:
 def _state(said: Standing, now: float, *, ended: bool) -> WorkerState:
     if ended:
         return "ended"
-    if now - said.at > SILENT:
+    if now - said.at > SILENT and not (said.unavailable or "").startswith(CLOCK):  # [W1]
         return "silent"
     if said.unavailable is None:
-        return "ready"
+        # A report from the future would stay fresh after its worker is gone.
+        return "silent" if said.at - now > SILENT else "ready"  # W1
     if said.unavailable.startswith(ALTERED):
         return "violated"
     return "revoked" if said.unavailable.startswith(REVOKED) else "unavailable"
+
+
+def _since(said: Standing, state: WorkerState, now: float) -> float | None:
+    """Since when it is in its state, unless only a clock that is wrong says so."""
+    if state == "ended" or (state == "silent" and said.at <= now):
+        return said.at
+    return said.state_since if abs(now - said.at) <= SILENT else None

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from exequatur.integrity.guard import ALTERED
 
+CLOCK = "the clock shows"
 REVOKED = "this worker has been revoked"
 
 _STEPS = (
-    ("the clock shows", "Synchronize that machine's clock (NTP); the worker goes on by itself."),
+    (CLOCK, "Synchronize that machine's clock (NTP); the worker goes on by itself."),
     (
         "the evidence journal cannot be written",
         "Make room on its disk, and see that its state folder is its user's; the worker goes on by itself.",

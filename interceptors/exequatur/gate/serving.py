@@ -189,7 +189,7 @@ class Serving:
         """Tell it once more when it has changed, or after a while."""
         now, last = self._standing(), self._reported
         passing = {"at": now.at, "revocations_age": now.revocations_age, "traffic": now.traffic}
-        if last is None or now.at - last.at > _REPORT_EVERY or now != last.model_copy(update=passing):
+        if last is None or abs(now.at - last.at) > _REPORT_EVERY or now != last.model_copy(update=passing):
             self._report()
 
     def _standing(self) -> Standing:

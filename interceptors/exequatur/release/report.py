@@ -33,6 +33,7 @@ HOST = re.sub("[^A-Za-z0-9._-]", "-", socket.gethostname())[:64] or "host"
 
 Instant = Annotated[float, Field(allow_inf_nan=False)]
 Said = Annotated[str, Field(max_length=16_384)]
+Number = Annotated[int, Field(ge=0, le=2**53 - 1)]
 
 
 class Integrity(Part):
@@ -57,7 +58,7 @@ class Standing(Part):
     """Why it can authorize nothing now."""
     state_since: Instant | None = None
     """Since when it can, or cannot, authorize."""
-    revocations: int = 0
+    revocations: Number = 0
     """Version of the revocation feed that it knows."""
     revocations_age: Instant = 0.0
     """Seconds since it last knew that nothing was missing there."""
@@ -83,7 +84,7 @@ class InForceReport(Part):
     author: str | None = None
     address: str | None = None
     channel: Channel = "stable"
-    sequence: int | None = None
+    sequence: Number | None = None
     expires: Instant | None = None
     key: str | None = None
     standing: Standing | None = None
@@ -144,7 +145,7 @@ def read_all_reports(state_dir: Path) -> tuple[list[InForceReport], list[InForce
     """
     folder = state_dir / FOLDER
     try:
-        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        names = sorted(each.name for each in os.scandir(folder) if not each.name.startswith("."))
     except FileNotFoundError:
         return [], [], []
     except OSError as error:
@@ -152,18 +153,18 @@ def read_all_reports(state_dir: Path) -> tuple[list[InForceReport], list[InForce
     running: list[InForceReport] = []
     ended: list[InForceReport] = []
     problems = []
-    for path in paths[:_MOST]:
+    if len(names) > _MOST:
+        problems.append(
+            f"{folder} holds {len(names):,} files, of which {_MOST:,} are looked at. Remove those of others."
+        )
+    for name in names[:_MOST]:
         try:
-            report = _read(path)
+            report = _read(folder / name)
         except PolicyError as error:
             problems.append(str(error))
         else:
             if report is not None:
                 (ended if _gone(report) else running).append(report)
-    if len(paths) > _MOST:
-        problems.append(
-            f"{folder} holds {len(paths):,} files, of which {_MOST:,} are looked at. Remove those of others."
-        )
     return running, ended, problems
 
 

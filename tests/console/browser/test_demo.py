@@ -12,6 +12,7 @@ import pytest_asyncio
 from playwright.async_api import expect
 
 from tests.console.running import Running, running
+from tests.console.test_demo_page import DEMO
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
@@ -23,7 +24,7 @@ HOSTILE = '</script><img src=x onerror="window.hit=1">{{7*7}}'
 @pytest_asyncio.fixture(scope="module")
 async def shown(target: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     folder = tmp_path_factory.mktemp("demo-browser")
-    async with running(folder, target=target, config={"demo": "workflows.console_demo:DEMO"}) as started:
+    async with running(folder, target=target, config=DEMO) as started:
         yield started
 
 
@@ -32,8 +33,8 @@ async def visiting(chromium: Browser, shown: Running, size: tuple[int, int] = WI
     """A visitor with a browser of their own; nothing may go wrong in it, nor be blocked."""
     context = await chromium.new_context(viewport={"width": size[0], "height": size[1]})
     page = await context.new_page()
-    page.set_default_timeout(20_000)
-    expect.set_options(timeout=20_000)
+    page.set_default_timeout(60_000)
+    expect.set_options(timeout=60_000)
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
@@ -145,6 +146,60 @@ async def test_two_visitors_do_not_see_each_other(chromium: Browser, shown: Runn
         await expect(first.locator(".run-head .tag")).to_have_text("Completed")
 
 
+async def test_the_address_says_which_run_file_and_event_are_looked_at(chromium: Browser, shown: Running) -> None:
+    async with visiting(chromium, shown) as page:
+        await run(page, "A refund within the limit", "Completed")
+        await run(page, "A refund above the limit", "Stopped")
+        title = page.locator(".run-head h3")
+        assert "run=2" in page.url
+        await page.locator("#runs a").filter(has_text="1. Refund 42.50").click()
+        await expect(title).to_have_text("Refund 42.50 to Ada Okafor")
+        await page.get_by_role("button", name="starts.cedar").click()
+        await page.get_by_text("Choose an event and a change yourself").click()
+        await page.get_by_label("Event", exact=True).select_option("5")
+        await page.get_by_label("Change", exact=True).select_option("drop")
+        link = page.url
+
+        # A reload, or the same link in another tab, shows the same.
+        other = await page.context.new_page()
+        for each in (page, other):
+            await each.goto(link)
+            await expect(each.locator(".run-head h3")).to_have_text("Refund 42.50 to Ada Okafor")
+            await expect(each.get_by_label("Policies in starts.cedar")).to_be_visible()
+            await expect(each.get_by_label("Event", exact=True)).to_have_value("5")
+            await expect(each.get_by_label("Change", exact=True)).to_have_value("drop")
+        await other.close()
+
+        # "Back" goes the way back.
+        while "event=" in page.url:
+            await page.go_back()
+        await expect(page.get_by_label("Policies in starts.cedar")).to_be_visible()
+        while "run=1" in page.url:
+            await page.go_back()
+        await expect(title).to_have_text(re.compile("Refund 9000.00"))
+        await page.go_forward()
+        await expect(title).to_have_text("Refund 42.50 to Ada Okafor")
+
+        # What is not there is said.
+        trouble = page.locator("#trouble")
+        await page.goto(link.replace("run=1", "run=77"))
+        await expect(trouble).to_contain_text("There is no run 77 in your sandbox")
+        async with visiting(chromium, shown) as stranger:
+            await stranger.goto(link)
+            await expect(stranger.locator("#trouble")).to_contain_text(
+                "run 1 of a sandbox that has ended, or to somebody"
+            )
+            await expect(stranger.locator("#run")).to_contain_text("Nothing has run yet")
+        await page.goto(link)
+        await page.get_by_role("button", name="Reset the sandbox").click()
+        await expect(page.locator("#run")).to_contain_text("Nothing has run yet")
+        assert page.url.endswith("/demo")
+        await page.goto(link)
+        await expect(trouble).to_contain_text("a sandbox that has ended")
+        await page.goto(f"{shown.url}/demo?sandbox={HOSTILE}&run={HOSTILE}&file={HOSTILE}&event={HOSTILE}")
+        await expect(trouble).to_contain_text("run </script><img")
+
+
 async def test_an_input_that_cannot_be_used_is_said_at_its_field(chromium: Browser, shown: Running) -> None:
     async with visiting(chromium, shown) as page:
         amount = page.get_by_label("Amount to refund")
@@ -180,7 +235,7 @@ async def test_a_console_that_stops_is_said_on_the_page(
     chromium: Browser, target: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("stopping")
-    async with running(folder, target=target, config={"demo": "workflows.console_demo:DEMO"}) as started:
+    async with running(folder, target=target, config=DEMO) as started:
         context = await chromium.new_context()
         page = await context.new_page()
         await page.goto(started.link())

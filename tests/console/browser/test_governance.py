@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import sqlite3
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -123,6 +125,24 @@ async def test_nothing_that_a_record_says_is_run(chromium, tmp_path):
                 assert found == {"ran": False, "scripts": 0, "odd": 0, "links": 0}, path
             text = await page.locator("main").text_content() or ""
             assert "\u202e" not in text
+
+
+async def test_a_time_that_is_none_stops_nothing(chromium, tmp_path):
+    async with running(tmp_path) as console, opened(chromium, console) as page:
+        await expect(page.locator("#state")).to_have_text("Live")
+        (tmp_path / "other").mkdir()
+        write(tmp_path / "other", *[decision(workflow_id=f"odd-{n}") for n in range(4)])
+        [path] = (tmp_path / "other" / "state" / "journal").glob("*.db")
+        with closing(sqlite3.connect(path)) as db, db:
+            times = (1e300, 9e999, -1e300, 1e12)
+            db.executemany("UPDATE records SET at = ? WHERE idx = ?", [(at, n) for n, at in enumerate(times)])
+        write(tmp_path, decision(workflow_id="sound"))
+        await expect(page.locator("#decisions tbody tr")).to_have_count(1)
+        shutil.copy(path, tmp_path / "state" / "journal" / "other.db")
+        await expect(page.locator("#decisions tbody tr")).to_have_count(5)
+        await expect(page.get_by_text("unknown")).to_have_count(4)
+        await page.reload()
+        await expect(page.locator("#decisions tbody tr")).to_have_count(5)
 
 
 async def test_a_filter_is_a_deep_link_and_holds_for_what_comes(chromium, tmp_path):

@@ -4,13 +4,16 @@ Rules, numbered as the code marks them (H3 is that of :mod:`exequatur.authority.
 
 H23  A body is read whole, within a time and a size, before anything is done with it. One whose end is told in two ways
      is not read (RFC 9112, section 6.1): others may see another end.
+H38  Of cookies, only plain ones are handed on. A browser sends those of every program on the host; Python's parser
+     gives up at the first odd one, and for its escapes takes time that grows with their square.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,7 +26,15 @@ BODY_WITHIN = 10.0
 """Seconds in which a body has to arrive."""
 _DRAINED = 4
 """How many times too much is read and thrown away, so that who sends it gets to read the answer."""
+_PLAIN = re.compile(rb"[!#-+.^`|~\w-]+=[!#-+\-./:<-\[\]-~\w]*\Z", re.ASCII)
+"""A cookie without quotation marks, spaces, backslashes (RFC 6265, section 4.1.1)."""
 _CLOSE = {"Connection": "close"}
+_FREE = ("/health/live", "/health/ready")
+"""What may be asked as often as a monitor likes."""
+
+
+def _said(refused: Refused, scope: Scope) -> Response:
+    return answer(refused, scope["state"]["request_id"])
 
 
 class Bounded:
@@ -35,7 +46,7 @@ class Bounded:
         say: The response that says no.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits, say: Callable[[Refused, str], Response] = answer) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, say: Callable[[Refused, Scope], Response] = _said) -> None:
         self._app = app
         self._say = say
         self._most = limits.body
@@ -46,12 +57,12 @@ class Bounded:
             await self._app(scope, receive, send)
             return
         try:
-            if not scope["path"].startswith("/health/"):
+            if scope["path"] not in _FREE:
                 self._addresses.take(network_of(str((scope.get("client") or ("",))[0])))  # H3
             body = await self._body(scope, receive)
         except Refused as refused:
             scope["state"]["error"] = refused.error
-            await self._say(refused, scope["state"]["request_id"])(scope, receive, send)
+            await self._say(refused, scope)(scope, receive, send)
             return
         handed = False
 
@@ -62,6 +73,7 @@ class Bounded:
             handed = True
             return {"type": "http.request", "body": body, "more_body": False}
 
+        scope["headers"] = _plain(scope["headers"])
         await self._app(scope, again, send)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
@@ -95,6 +107,14 @@ class Bounded:
         except TimeoutError:
             late = f"The body did not arrive within {BODY_WITHIN:.0f} s"
             raise Refused(400, "invalid_request", late, headers=_CLOSE) from None
+
+
+def _plain(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """H38."""
+    kept = [(name, value) for name, value in headers if name != b"cookie"]
+    given = [each.strip() for name, value in headers if name == b"cookie" for each in value.split(b";")]
+    cookies = [each for each in given if _PLAIN.match(each)]  # [H38]
+    return [*kept, (b"cookie", b"; ".join(cookies))] if cookies else kept
 
 
 def network_of(address: str) -> str:

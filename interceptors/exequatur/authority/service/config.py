@@ -36,16 +36,22 @@ class Tls(_Table):
 
 
 class Limits(_Table):
-    """How much one caller may ask for; each process counts for itself."""
+    """How much one address may ask for; each process counts for itself."""
 
-    per_caller: Annotated[float, Field(gt=0, le=1_000_000)] = 50.0
-    """Requests a second of one principal, on average."""
     per_address: Annotated[float, Field(gt=0, le=1_000_000)] = 200.0
+    """Requests a second, on average."""
     burst: Annotated[float, Field(ge=1, le=3600)] = 4.0
     """Seconds' worth of requests that may come at once."""
     body: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = MAX_BODY_BYTES
     """Bytes."""
     connections: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
+
+
+class ServiceLimits(Limits):
+    """The same, and how much one caller may ask for."""
+
+    per_caller: Annotated[float, Field(gt=0, le=1_000_000)] = 50.0
+    """Requests a second of one principal, on average."""
     threads: Annotated[int, Field(ge=1, le=256)] = 8
     """Requests that are decided at the same time."""
     polls: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
@@ -73,8 +79,12 @@ class Listening(_Table):
             parts = urlsplit(self.url)
             if parts.scheme not in ("https", "http") or not parts.netloc or parts.query or parts.fragment:
                 raise ValueError("url: write it as https://HOST[:PORT]")
+            if "@" in parts.netloc:
+                raise ValueError("url: it has a user in it, and everybody reads it; write it as https://HOST[:PORT]")
             if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
                 raise ValueError("url: only https is safe beyond this machine")
+        if self.tls is not None and self.tls.client_required and self.tls.client_ca is None:
+            raise ValueError("tls: client_required needs client_ca")
         return self
 
     @property
@@ -109,14 +119,8 @@ class AuthorityConfig(Listening):
     bundles: Path | None = None
     bundles_for: Literal["callers", "everybody"] = "callers"
     grace: Interval = Field(default="10s", validate_default=True)
-    limits: Limits = Limits()
+    limits: ServiceLimits = ServiceLimits()
     settings: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _safe(self) -> Self:
-        if self.tls is not None and self.tls.client_required and self.tls.client_ca is None:
-            raise ValueError("tls: client_required needs client_ca")
-        return self
 
 
 def read_config(path: Path) -> AuthorityConfig:

@@ -4,7 +4,8 @@ Rules, numbered as the code marks them:
 
 H25  A client certificate counts only as the TLS layer verified it, on this very connection. No header stands for one.
 H26  When it is told to stop, it says at once that it is not ready and takes on nothing new; what runs is finished.
-H27  Whoever is slow to say what it wants, or takes nothing of the answer, is not waited for.
+H27  Whoever is slow to say what it wants, or takes nothing of the answer, is not waited for. Where there are as many
+     connections as may be, one on which nothing is asked makes room, so that silence locks nobody out.
 """
 
 from __future__ import annotations
@@ -86,6 +87,15 @@ class _Protocol(H11Protocol):
 
         self.app = with_certificate
         self._wait_for_head()
+        if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
+            others = (each for each in self.connections if isinstance(each, _Protocol) and each is not self)
+            if silent := next((each for each in others if each.silent), None):
+                silent.transport.abort()  # [H27]
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing is asked on it, and nothing left to be answered."""
+        return self.conn.their_state is h11.IDLE and not self.transport.get_write_buffer_size()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

@@ -70,8 +70,8 @@ def diff(
 
     Exit codes: 0 nothing flips, or no difference; 1 something flips, or there are differences; 2 could not be compared.
     """
+    from exequatur.audit.codec import converter_of
     from exequatur.authoring.whatif.compare import Comparing
-    from exequatur.cli.code import converter_of
     from exequatur.cli.policy.comparing import QUERY, Gathering, bundle_at, moment_of, principal_of
 
     context = click.get_current_context()

@@ -105,9 +105,8 @@ class Finding:
         return bundle_at(POLICIES)
 
     def _read(self, wanted: Wanted) -> RunHistory:
-        from exequatur.audit.codec import decoded
+        from exequatur.audit.codec import converter_of, decoded
         from exequatur.audit.history import read_history
-        from exequatur.cli.code import converter_of
         from exequatur.cli.fetching import fetched
 
         converter = None if self._converter is None else converter_of(self._converter)

@@ -136,7 +136,6 @@ def status(state_dir: Path, as_json: bool) -> None:
     if not reports:
         raise PolicyError(f"{state_dir}: no worker that runs has said what is in force; start one, or name its folder")
     for report in reports:
-        since = datetime.fromtimestamp(report.since, UTC)
         what = "folder, not signed" if report.name is None else f"{shown(report.name)} {shown(report.version or '')}"
         if report.sequence is not None:
             what = f"{what}, {report.channel} release {report.sequence}"
@@ -144,10 +143,18 @@ def status(state_dir: Path, as_json: bool) -> None:
             what = f"{what}, not verified"
         until = ""
         if report.expires is not None:
-            end = datetime.fromtimestamp(report.expires, UTC)
             ended = report.expires <= time.time()
-            until = f"\t{'ENDED, takes no work since' if ended else 'until'} {end:%Y-%m-%dT%H:%M:%SZ}"
-        click.echo(f"{report.host} {report.pid}\t{report.digest}\t{what}\tsince {since:%Y-%m-%dT%H:%M:%SZ}{until}")
+            until = f"\t{'ENDED, takes no work since' if ended else 'until'} {_utc(report.expires)}"
+        click.echo(
+            f"{shown(report.host)} {report.pid}\t{shown(report.digest)}\t{what}\tsince {_utc(report.since)}{until}"
+        )
+
+
+def _utc(at: float) -> str:
+    try:
+        return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    except (ValueError, OverflowError, OSError):
+        return "unknown"
 
 
 def _verified(data: bytes, source: str, trust: TrustStore, name: str, newest: Channel) -> Provenance:

@@ -5,8 +5,6 @@ The console knows no application; ``--demo MODULE:NAME`` names one.
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -18,6 +16,7 @@ from temporalio.converter import DataConverter
 from exequatur.console.sandbox.limits import SandboxError
 from exequatur.errors import ConfigurationError
 from exequatur.identity.principal import Principal
+from exequatur.modules import named
 
 Value: TypeAlias = str | int | Decimal
 
@@ -214,14 +213,10 @@ def application_of(reference: str) -> Application:
     Raises:
         ConfigurationError: It cannot be imported, or is none.
     """
-    module, _, name = reference.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
     try:
-        found = getattr(importlib.import_module(module), name)
-    except (Exception, SystemExit) as error:
-        raise ConfigurationError(f"--demo {reference}: {type(error).__name__}: {error}") from error
+        found = named(reference)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"--demo {error}") from error
     if isinstance(found, type) or not isinstance(found, Application):
         raise ConfigurationError(f"--demo {reference}: it is no application that a demo can show; see docs/console.md")
     return found

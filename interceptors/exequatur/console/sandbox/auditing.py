@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,8 @@ from exequatur.audit.verify import audit_run
 from exequatur.console.sandbox.limits import Limits, SandboxError
 from exequatur.console.sandbox.tampering import Document, changes_of, name_of, readable, tampered
 from exequatur.errors import EvidenceError, ExequaturError
+
+logger = logging.getLogger("exequatur")
 
 _SENTENCES = 5
 """Findings of one code that are told."""
@@ -84,7 +87,8 @@ def audited(document: Document, state: Path, limits: Limits) -> Answer:
         with OpenEvidence([str(state)]) as evidence:
             run = audit_run(history, evidence, read_trust(state / "trust.jwks"))
     except ExequaturError as error:
-        raise SandboxError(f"The evidence of this sandbox cannot be read: {error}", "gone") from None
+        logger.error("The evidence of a sandbox of the demo page cannot be read: %s", error)
+        raise SandboxError("The evidence of this sandbox cannot be read. Reset it to begin anew.", "gone") from None
     return _answer(run)
 
 

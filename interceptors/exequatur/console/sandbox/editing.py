@@ -20,7 +20,8 @@ from exequatur.console.sandbox.checking import Checked, check
 from exequatur.console.sandbox.limits import Limits, SandboxError
 from exequatur.console.sandbox.policies import Policies
 
-_IN_FORCE_WITHIN = 8.0
+_IN_FORCE_WITHIN = 20.0
+"""Seconds; a busy machine takes some."""
 _LOOK = 0.05
 
 
@@ -32,6 +33,7 @@ class Editing:
         original: As they are at first.
         files: Those that are shown and edited.
         limits: How often.
+        checks: How many checks may run at a time, in all sandboxes together.
         in_force: Gives the digest of the policies that the worker has, or ``None`` where none works.
     """
 
@@ -41,6 +43,7 @@ class Editing:
         original: Policies,
         files: Sequence[str],
         limits: Limits,
+        checks: asyncio.Semaphore,
         in_force: Callable[[], str | None],
     ) -> None:
         self.original = original
@@ -49,6 +52,7 @@ class Editing:
         self._folder = folder
         self._files = tuple(files)
         self._limits = limits
+        self._checks = checks
         self._in_force = in_force
         self._one = asyncio.Lock()
         folder.mkdir()
@@ -121,7 +125,8 @@ class Editing:
             yield
 
     async def _checked(self, policies: Policies) -> Checked:
-        return await check(policies.policies, policies.schema, policies.entities, self._limits)
+        async with self._checks:  # [I2]
+            return await check(policies.policies, policies.schema, policies.entities, self._limits)
 
     async def _put_in_force(self, policies: Policies) -> None:
         before = self.policies

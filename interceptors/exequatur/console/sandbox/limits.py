@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from exequatur.errors import ExequaturError
 
@@ -30,13 +32,19 @@ class SandboxError(ExequaturError):
         self.field = field
 
 
-@dataclass(frozen=True)
+_Count: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=10_000)]
+_Seconds: TypeAlias = Annotated[float, Field(strict=True, gt=0, le=7 * 24 * 3600)]
+_Bytes: TypeAlias = Annotated[int, Field(strict=True, ge=1024, le=16 * 1024 * 1024)]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Limits:
-    """The bounds.
+    """The bounds, as ``[demo_limits]`` of ``console.toml`` may set them.
 
     Args:
         visitors: Sandboxes at a time; each has a worker, some ten threads and a folder.
         each: Of them, those of one network address.
+        openings: Sandboxes that one network address may open in an hour; whoever resets one opens another.
         idle: Seconds after which a sandbox that nobody uses is ended.
         yielding: Seconds after which one that nobody uses makes room for another visitor.
         age: Seconds after which a sandbox is ended.
@@ -46,22 +54,25 @@ class Limits:
         policy_bytes: Of all policies of one sandbox, as UTF-8.
         edits: How often the policies of one sandbox are checked or changed.
         check_seconds: How long the check of a policy may take.
+        checks: Checks of all sandboxes at a time; each is a process.
         audits: Audits of one sandbox.
         history_bytes: Of a history that is audited, as JSON.
         streams: Pages of one visitor that follow at a time.
     """
 
-    visitors: int = 8
-    each: int = 4
-    idle: float = 600.0
-    yielding: float = 120.0
-    age: float = 3600.0
-    runs: int = 30
-    at_once: int = 2
-    run_seconds: float = 120.0
-    policy_bytes: int = 24 * 1024
-    edits: int = 120
-    check_seconds: float = 10.0
-    audits: int = 200
-    history_bytes: int = 2 * 1024 * 1024
-    streams: int = 4
+    visitors: _Count = 8
+    each: _Count = 4
+    openings: _Count = 60
+    idle: _Seconds = 600.0
+    yielding: _Seconds = 120.0
+    age: _Seconds = 3600.0
+    runs: _Count = 30
+    at_once: _Count = 2
+    run_seconds: _Seconds = 120.0
+    policy_bytes: _Bytes = 24 * 1024
+    edits: _Count = 120
+    check_seconds: _Seconds = 10.0
+    checks: Annotated[int, Field(strict=True, ge=1, le=256)] = 2
+    audits: _Count = 200
+    history_bytes: _Bytes = 2 * 1024 * 1024
+    streams: _Count = 4

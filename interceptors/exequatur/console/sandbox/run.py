@@ -33,6 +33,8 @@ _PAGE = 1000
 _PAGE_BYTES = 4 * 1024 * 1024
 _MOST_RECORDS = 20_000
 """Of one sandbox; its bounds let it write far fewer."""
+_OVERDUE = 30.0
+"""Seconds behind the time that a run may take, after which its end is no longer awaited."""
 _CLOSED_FOR = 0.5
 """Seconds after a run has closed in which its last records are still awaited."""
 
@@ -111,6 +113,7 @@ class Run:
         self.revoked = False
         self.answered: str | None = None
         self.refused: str | None = None
+        self.lost = False
         self._client = client
         self._tail = tail
         self._limits = limits
@@ -148,7 +151,7 @@ class Run:
     async def _follow(self) -> None:
         reading = asyncio.get_running_loop().create_task(self._read())
         asked = time.monotonic()
-        ends = asked + self._limits.run_seconds + 30
+        ends = asked + self._limits.run_seconds + _OVERDUE
         try:
             while self.open and time.monotonic() < ends:
                 await asyncio.sleep(_LOOK)
@@ -157,6 +160,7 @@ class Run:
                     asked = time.monotonic()
                 await self._look()
                 await self._worked()
+            self.lost = self.open
             await asyncio.sleep(_CLOSED_FOR)
             await self._look()
             await self._worked()
@@ -193,7 +197,7 @@ class Run:
 
     async def _look(self) -> None:
         records = await asyncio.to_thread(self._tail.read)
-        view = view_of(self.planned, self.workflow_id, tuple(self._events), records, self.refused)
+        view = view_of(self.planned, self.workflow_id, tuple(self._events), records, self.refused, self.lost)
         if view != self.view:
             self.view = view
             self._changed()

@@ -6,6 +6,7 @@ G1  A sandbox is found by 256 random bits, of which only the digest is kept here
 G2  There are at most so many, and fewer for one network address; one that nobody uses makes room for another visitor,
     one that is used does not.
 G3  A sandbox ends when nobody has used it for a while, and at a certain age in any case.
+G4  One network address opens only so many in an hour: to reset one is no way around what one may use.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import shutil
-import tempfile
+import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from temporalio.client import Client
 
 from exequatur.console.sandbox.application import Application
 from exequatur.console.sandbox.editing import texts_of
+from exequatur.console.sandbox.home import SandboxFolder, clear_up
 from exequatur.console.sandbox.limits import Limits, SandboxError
 from exequatur.console.sandbox.policies import Policies
 from exequatur.console.sandbox.sandbox import Sandbox
@@ -34,6 +36,7 @@ logger = logging.getLogger("exequatur")
 
 _LOOK = 5.0
 """Seconds between two looks whether a sandbox is to be ended."""
+_HOUR = 3600.0
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,15 @@ class Sandboxes:
         self._opening: dict[str, asyncio.Task[Sandbox]] = {}
         self._owners: dict[str, str] = {}
         """Of those that are being opened."""
-        self._base: Path | None = None
+        self._opened_at: dict[str, deque[float]] = {}
+        """When each network address opened one, lately."""
+        self._checks = asyncio.Semaphore(self.limits.checks)
+        self._base: SandboxFolder | None = None
+        self._making = threading.Lock()
         self._tending: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
+        clear_up()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -122,11 +130,12 @@ class Sandboxes:
     async def _open(self, name: str, owner: str) -> Sandbox:
         client = await self._connect()
         folder = await asyncio.to_thread(self._folder)
-        sandbox = await Sandbox.open(folder, self.application, client, self.limits)
+        sandbox = await Sandbox.open(folder, self.application, client, self.limits, self._checks)
         if self._closed:
             await sandbox.end()
             raise SandboxError("The console is being stopped.", "full")
         self._held[name] = _Held(sandbox, owner)
+        self._opened_at.setdefault(owner, deque()).append(self._clock())
         if self._tending is None:
             self._tending = asyncio.get_running_loop().create_task(self._tend())
         return sandbox
@@ -146,6 +155,11 @@ class Sandboxes:
                 f"From where you are, {self.limits.each} sandboxes are in use. Come back when one of them has ended.",
                 "full",
             )
+        if len(self._opened_at.get(owner, ())) >= self.limits.openings:  # [G4]
+            raise SandboxError(
+                f"From where you are, {self.limits.openings} sandboxes were opened within an hour. Come back later.",
+                "full",
+            )
         if len(owners) + len(self._ending) < self.limits.visitors:
             return
         now = self._clock()
@@ -159,19 +173,27 @@ class Sandboxes:
         self._begin_end(min(unused)[1])
 
     def _folder(self) -> Path:
-        if self._base is None:
-            self._base = Path(tempfile.mkdtemp(prefix="exequatur-console-"))
-        return Path(tempfile.mkdtemp(dir=self._base))
+        with self._making:
+            if self._base is None:
+                self._base = SandboxFolder()
+            return self._base.make()
 
     async def close(self, key: str) -> None:
-        """End a visitor's sandbox, and wait until it has."""
+        """End a visitor's sandbox, also one that is just being made, and wait until it has."""
         name = _digest(key)
+        if (opening := self._opening.get(name)) is not None:
+            await asyncio.wait([opening])
         if name in self._held:
-            await self._end(name)
+            await asyncio.shield(self._end(name))  # whoever waits may go away; it ends all the same
 
     def tend(self) -> None:
         """End what is to be ended."""
         now = self._clock()
+        for owner, opened in list(self._opened_at.items()):
+            while opened and now - opened[0] > _HOUR:
+                opened.popleft()
+            if not opened:
+                del self._opened_at[owner]
         for name, held in list(self._held.items()):
             each = held.sandbox
             late = now - each.opened > self.limits.age
@@ -207,8 +229,9 @@ class Sandboxes:
         for name in list(self._held):
             self._begin_end(name)
         await asyncio.gather(*self._ending, return_exceptions=True)
-        if self._base is not None:
-            await asyncio.to_thread(shutil.rmtree, self._base, ignore_errors=True)
+        base, self._base = self._base, None
+        if base is not None:
+            await asyncio.to_thread(base.remove)
 
 
 def _digest(key: str) -> str:

@@ -142,6 +142,7 @@ def view_of(
     events: Sequence[HistoryEvent],
     records: Iterable[Record],
     refused: str | None = None,
+    lost: bool = False,
 ) -> RunView:
     """What can be said of a run.
 
@@ -151,11 +152,12 @@ def view_of(
         events: Its history so far.
         records: Of the journals, in the order of time.
         refused: Why it was not started, if it was not.
+        lost: Whether its end is no longer awaited.
     """
     told = _Told.of(workflow_id, records)
     attempts = _attempts(events)
     closing = next((each for each in reversed(events) if each.event_type in _CLOSING), None)
-    over = closing is not None or refused is not None
+    over = closing is not None or refused is not None or lost
     steps: list[StepView] = []
     for number, step in enumerate(planned.steps, 1):
         mine = [each for each in attempts if each.step == number]
@@ -165,9 +167,13 @@ def view_of(
             state: StepState = "skipped" if over else "planned"
             sentence = "Not reached" if over else "Not asked for yet"
             steps.append(StepView(number, step.activity, step.title, state, sentence))
-    if closing is not None:
+    if closing is not None or lost:
         # Whoever ended the run from outside has left its step as it was.
         steps = [_left(each) if each.state in _OPEN else each for each in steps]
+    if closing is None and lost:
+        return RunView(
+            "stopped", "The Temporal server has not told how it ended.", told.start, tuple(steps), len(events)
+        )
     state_of_run, sentence = _state(events, closing, steps, refused)
     return RunView(state_of_run, sentence, told.start, tuple(steps), len(events))
 

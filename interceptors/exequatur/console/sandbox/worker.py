@@ -4,6 +4,8 @@ Rules, numbered as the code marks them:
 
 O1  It has keys of its own: a grant of one sandbox is worth nothing in another, nor in what the console watches.
 O2  It is configured by what stands here; the environment and ``exequatur.toml`` are for something else.
+O3  What it signs, and what the server writes down of it, names neither this machine, nor this process, nor its files:
+    visitors see it.
 """
 
 from __future__ import annotations
@@ -13,11 +15,14 @@ import contextlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 from temporalio import workflow
+from temporalio.api.failure.v1 import Failure
 from temporalio.client import Client
+from temporalio.converter import DataConverter, PayloadConverter
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
@@ -28,6 +33,8 @@ from exequatur.settings import Settings
 
 logger = logging.getLogger("exequatur")
 
+_NAME = "sandbox"
+"""What it calls itself."""
 _THREADS = 4
 _STOPPING = 2.0
 """Seconds that the worker has for ending."""
@@ -42,6 +49,28 @@ class _Denials(logging.Filter):
 
 
 _DENIALS = _Denials()
+
+
+class _Client(Client):
+    """A client that does not say which process it is of."""
+
+    @property
+    def identity(self) -> str:
+        return _NAME  # [O3]
+
+
+def _untraced(converter: DataConverter) -> DataConverter:
+    """The same, whose failures have no stack traces."""
+
+    class Untraced(converter.failure_converter_class):  # type: ignore[name-defined, misc]
+        def to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
+            super().to_failure(exception, payload_converter, failure)
+            told: Failure | None = failure
+            while told is not None:
+                told.stack_trace = ""  # [O3]
+                told = told.cause if told.HasField("cause") else None
+
+    return replace(converter, failure_converter_class=Untraced)
 
 
 class SandboxWorker:
@@ -69,14 +98,15 @@ class SandboxWorker:
         self.state = folder / "state"
         self.data.mkdir()
         settings = Settings(  # O2
+            worker_name=_NAME,  # [O3]
             approval_wait=timedelta(seconds=limits.run_seconds),
             policy_poll_interval=timedelta(milliseconds=150),
         )
         self.plugin = AuthorizationPlugin.embedded(folder / "policies", state_dir=self.state, settings=settings)  # O1
-        self.client = Client(
+        self.client = _Client(
             plain.service_client,
             namespace=plain.namespace,
-            data_converter=application.converter,
+            data_converter=_untraced(application.converter),
             plugins=[self.plugin],
         )
         self._queue = queue
@@ -93,6 +123,7 @@ class SandboxWorker:
         self._worker = Worker(
             self.client,
             task_queue=self._queue,
+            identity=_NAME,  # [O3]
             workflows=self._program.workflows,
             activities=self._program.activities,
             activity_executor=self._executor,

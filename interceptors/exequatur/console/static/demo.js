@@ -3,6 +3,7 @@ import { Inputs } from "/static/demo/inputs.js";
 import { Policies } from "/static/demo/policies.js";
 import { Runs } from "/static/demo/runs.js";
 import { Tampering } from "/static/demo/tampering.js";
+import { asked, forget } from "/static/demo/address.js";
 import { Refused, get, post } from "/static/demo/server.js";
 import { byId, say } from "/static/demo/elements.js";
 
@@ -28,9 +29,10 @@ const page = {
     if (before && sandbox && !before.ended && sandbox.version < before.version && before.name === sandbox.name) return;
     page.sandbox = sandbox;
     const alive = Boolean(sandbox) && !sandbox.ended;
+    byId("reset").hidden = !alive;
     byId("reset").disabled = !alive;
     byId("left").textContent = alive
-      ? `${sandbox.left.runs} runs left, ends in ${Math.ceil(sandbox.left.seconds / 60)} min`
+      ? `${sandbox.left.runs} runs left; this sandbox ends in ${Math.ceil(sandbox.left.seconds / 60)} min`
       : "";
     if (sandbox?.ended) {
       complain(new Refused("This sandbox has ended. The next run begins in a new one.", "gone"));
@@ -53,17 +55,37 @@ const page = {
     page.stream.onerror = async () => {
       page.leave();
       page.lost = (page.lost ?? 0) + 1;
-      if (page.lost > 1) complain(new Refused("The console does not answer. This page goes on when it does.", "away"));
       setTimeout(async () => {
         try {
           const found = await get("/demo/state.json");
-          page.calm();
+          if (page.away) page.calm();
+          page.away = false;
           page.take(found.sandbox);
-        } catch {
-          page.follow();
+        } catch (error) {
+          page.away = error.why === "away";
+          if (page.away) page.follow();
+          complain(page.away ? new Refused("The console does not answer. This page goes on when it does.", "away") : error);
         }
       }, Math.min(1000 * page.lost, 10000));
     };
+  },
+  /** Shows what the address asks for, or says why that cannot be shown. */
+  arrive() {
+    const wanted = asked();
+    const own = !wanted.sandbox || wanted.sandbox === page.sandbox?.tag;
+    const there = !wanted.run || page.sandbox?.runs.some((each) => String(each.number) === wanted.run);
+    if (!own) {
+      complain(new Refused(
+        `This link leads to ${wanted.run ? `run ${wanted.run} of ` : ""}a sandbox that has ended, or to somebody else's. `
+        + "Only the visitor who made a sandbox sees it, in the same browser, until it ends. Start the agent to get one of your own.", "gone"));
+    } else if (!there) {
+      complain(new Refused(`There is no run ${wanted.run} in your sandbox. Choose one of yours, or start the agent.`, "gone"));
+    } else page.calm();
+    runs.choose(own && there && wanted.run ? Number(wanted.run) : null);
+    if (wanted.file) policies.turnTo(wanted.file);
+    runs.take(page.sandbox, page.sandbox);
+    tampering.take();
+    tampering.turnTo(wanted);
   },
   leave() {
     page.stream?.close();
@@ -83,6 +105,7 @@ byId("reset").addEventListener("click", async (event) => {
   try {
     await post("/demo/reset", {});
     page.calm();
+    forget();
     page.take(null);
     await policies.load(true);
     say("The sandbox was reset. The next run begins in a new one.");
@@ -93,11 +116,13 @@ byId("reset").addEventListener("click", async (event) => {
   }
 });
 
+window.addEventListener("popstate", () => page.arrive());
 window.addEventListener("pagehide", () => page.leave());
 
 try {
   const [found] = await Promise.all([get("/demo/state.json"), policies.load()]);
   if (found.sandbox) page.take(found.sandbox);
+  page.arrive();
 } catch (error) {
   complain(error);
 }

@@ -32,6 +32,12 @@ function shown(text) {
   });
 }
 
+/** Seconds since 1970 in ISO 8601; empty for what is no time of a calendar, as the server has it. */
+function iso(seconds) {
+  const at = new Date(seconds === null ? NaN : seconds * 1000);
+  return at >= new Date("0001-01-01T00:00:00Z") && at.getUTCFullYear() < 10000 ? at.toISOString() : "";
+}
+
 function cell(row, label, className) {
   const made = element("td", className);
   made.dataset.label = label;
@@ -71,7 +77,7 @@ function outcome(into, one) {
 function drawn(one) {
   const row = element("tr");
   const time = element("time");
-  write(time, new Date(one.at * 1000).toISOString());
+  write(time, iso(one.at));
   const at = cell(row, "Time", "num nowrap");
   if (isPublic) at.append(time);
   else {
@@ -214,6 +220,10 @@ source.addEventListener("ended", (event) => {
 source.addEventListener("batch", (event) => {
   const batch = JSON.parse(event.data);
   if (batch.rows) {
+    if (batch.fresh) {
+      body.replaceChildren();
+      waiting = [];
+    }
     missed += batch.lost;
     lostSay();
     if (paused) {

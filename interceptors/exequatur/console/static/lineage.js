@@ -149,8 +149,7 @@ async function waiting(place) {
       const told = await asked(place.dataset.state);
       if (told.state === "audited") break;
       document.getElementById("read").value = told.events;
-      const read = `${told.events.toLocaleString()} of ${told.total.toLocaleString()} events read`;
-      doing.textContent = told.events >= told.total ? `${read}; checking them` : read;
+      doing.textContent = told.label;
     } catch (error) {
       doing.textContent = error.message;
       return;

@@ -1,4 +1,5 @@
 // The form that starts a run, and what has come of the runs.
+import { goTo } from "/static/demo/address.js";
 import { byId, made, say, shown } from "/static/demo/elements.js";
 import { Refused, post } from "/static/demo/server.js";
 
@@ -63,6 +64,7 @@ export class Inputs {
       const answer = await post("/demo/start", { inputs: values });
       this.page.runs.choose(answer.run, values);
       this.page.take(answer.sandbox);
+      goTo(this.page.runs.named(answer.run));
       byId("gate").scrollIntoView({ block: "nearest" });
     } catch (error) {
       if (error instanceof Refused && error.why === "input") this.complain(error);

@@ -1,4 +1,5 @@
 // The editor of the policies: files, line numbers, what is wrong where, and what differs from the original.
+import { asked, goTo } from "/static/demo/address.js";
 import { byId, made, say, shown } from "/static/demo/elements.js";
 import { get, post } from "/static/demo/server.js";
 
@@ -45,12 +46,24 @@ export class Policies {
       byId("checked").replaceChildren();
     }
     this.differs(answer.difference);
+    this.file ??= asked().file;
     this.open(this.texts.has(this.file) ? this.file : (answer.files.find(({ name }) => name === "refunds.cedar") ?? answer.files[0]).name);
   }
 
   /** What is in the editor and not in force, by file. */
   edited() {
     return new Map([...this.texts].filter(([name, text]) => this.files.find((each) => each.name === name)?.text !== text));
+  }
+
+  /** Opens a file that the address names, if there is one of that name. */
+  turnTo(file) {
+    if (file !== this.file && this.texts.has(file)) this.open(file);
+  }
+
+  /** Opens a file because somebody wants it, so that the address says so. */
+  visit(file, from, to) {
+    goTo({ file });
+    this.open(file, from, to);
   }
 
   open(file, from = null, to = from) {
@@ -83,7 +96,7 @@ export class Policies {
     const focused = byId("files").contains(document.activeElement) ? document.activeElement.dataset.name : null;
     byId("files").replaceChildren(
       ...this.files.map(({ name }) => made("button", {
-        type: "button", "data-name": name, "aria-pressed": String(name === this.file), on: { click: () => this.open(name) },
+        type: "button", "data-name": name, "aria-pressed": String(name === this.file), on: { click: () => this.visit(name) },
       }, name, edited.has(name) ? made("span", { class: "dot", title: "edited, not in force", text: " ●" }) : null,
       edited.has(name) ? made("span", { class: "unseen", text: " edited, not in force" }) : null)),
     );
@@ -121,7 +134,7 @@ export class Policies {
     byId("checked").replaceChildren();
     const put = pairs.at(-1)[1];
     const at = text.indexOf(put);
-    this.open(file, at, at + put.length);
+    this.visit(file, at, at + put.length);
     say(`Edited, and not in force yet: ${label}`);
   }
 
@@ -131,7 +144,7 @@ export class Policies {
       const at = text.indexOf(`@id("${name}")`);
       if (at >= 0) {
         byId("rules").scrollIntoView();
-        this.open(file, at, at + name.length + 6);
+        this.visit(file, at, at + name.length + 6);
         return;
       }
     }
@@ -201,7 +214,7 @@ export class Policies {
 
   at({ file, line, column, end_column: end }) {
     const before = (this.texts.get(file) ?? "").split("\n").slice(0, line - 1).join("\n").length + (line > 1 ? 1 : 0);
-    this.open(file, before + column - 1, before + end - 1);
+    this.visit(file, before + column - 1, before + end - 1);
   }
 
   async restore() {

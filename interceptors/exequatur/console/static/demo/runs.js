@@ -1,4 +1,5 @@
 // The runs: the one that is looked at with its steps, and the list of all.
+import { addressOf, goTo } from "/static/demo/address.js";
 import { byId, made, say, shown } from "/static/demo/elements.js";
 import { post } from "/static/demo/server.js";
 import { localize } from "/static/times.js";
@@ -39,6 +40,11 @@ export class Runs {
   choose(number, inputs) {
     this.chosen = number;
     if (inputs) this.inputs.set(number, inputs);
+  }
+
+  /** What the address says of a run. */
+  named(number) {
+    return { sandbox: this.page.sandbox.tag, run: number, event: null, change: null };
   }
 
   get current() {
@@ -228,10 +234,13 @@ export class Runs {
     this.listed = json;
     const focused = byId("runs").contains(document.activeElement) ? document.activeElement.dataset.number : null;
     byId("runs").replaceChildren(...runs.map((run) => made("li", {},
-      made("button", {
-        type: "button", "data-number": run.number, "aria-current": run.number === current ? "true" : null,
-        on: { click: () => {
+      made("a", {
+        href: addressOf(this.named(run.number)), "data-number": run.number, "aria-current": run.number === current ? "true" : null,
+        on: { click: (event) => {
+          if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+          event.preventDefault();
           this.choose(run.number);
+          goTo(this.named(run.number));
           this.take(this.page.sandbox, this.page.sandbox);
           this.page.tampering.take();
         } },

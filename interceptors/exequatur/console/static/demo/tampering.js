@@ -1,4 +1,5 @@
 // Tampers with a copy of a history, and shows what the audit says of it beside the original.
+import { asked, goTo } from "/static/demo/address.js";
 import { byId, made, say, shown } from "/static/demo/elements.js";
 import { get, post } from "/static/demo/server.js";
 
@@ -21,8 +22,14 @@ export class Tampering {
     this.page = page;
     this.loaded = null;
     this.history = null;
-    byId("tamper-event").addEventListener("change", () => this.event());
-    byId("tamper-change").addEventListener("change", () => this.change());
+    byId("tamper-event").addEventListener("change", () => {
+      this.event();
+      this.tell();
+    });
+    byId("tamper-change").addEventListener("change", () => {
+      this.change();
+      this.tell();
+    });
     byId("tamper-go").addEventListener("click", () => this.own());
   }
 
@@ -63,6 +70,24 @@ export class Tampering {
     );
     byId("tamper-event").replaceChildren(...history.events.map((each) => made("option", { value: each.id, text: shown(`${each.id}  ${each.name}`) })));
     this.event();
+    this.turnTo(asked());
+  }
+
+  /** Puts in the address what is chosen. */
+  tell() {
+    goTo({ ...this.page.runs.named(this.history.run), event: byId("tamper-event").value, change: byId("tamper-change").value });
+  }
+
+  /** Chooses the event and the change that the address names, if there are such. */
+  turnTo({ sandbox, run, event, change }) {
+    const [events, changes] = [byId("tamper-event"), byId("tamper-change")];
+    const has = (list, value) => [...list.options].some((each) => each.value === value);
+    if (!this.history || sandbox !== this.page.sandbox?.tag || run !== String(this.history.run) || !has(events, event)) return;
+    events.value = event;
+    this.event();
+    if (has(changes, change)) changes.value = change;
+    this.change();
+    byId("tamper-own").open = true;
   }
 
   /** The event whose arguments have an amount, or the first step's. */

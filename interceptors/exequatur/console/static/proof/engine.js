@@ -29,8 +29,12 @@ export class Engine {
     } catch (error) {
       // A worker that never said anything was not allowed to begin.
       if (this.#heard || error === STOPPED) throw error
-      this.#session = new Session()
-      return this.#session.verify(document, trust, report)
+      const session = new Session()
+      this.#session = session
+      return session.verify(document, trust, (steps) => {
+        if (this.#session !== session) throw STOPPED
+        report(steps)
+      })
     }
   }
 

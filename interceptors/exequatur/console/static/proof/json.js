@@ -19,8 +19,9 @@ const HALF = /\p{Cs}/u
 
 /** A number that was written with a fraction or an exponent. */
 export class Real {
-  constructor(value) {
-    this.value = value
+  constructor(text) {
+    this.text = text
+    this.value = Number(text)
   }
 }
 
@@ -74,7 +75,7 @@ export function readJson(text, { halves = false } = {}) {
   const number = () => {
     const found = match(NUMBER) ?? fail('no value')
     const [whole, fraction, exponent] = found
-    if (fraction !== undefined || exponent !== undefined) return new Real(Number(whole))
+    if (fraction !== undefined || exponent !== undefined) return new Real(whole)
     if (whole.length - (whole[0] === '-') > MAX_DIGITS) fail('an integer with too many digits') // [J3]
     const value = Number(whole)
     return Number.isSafeInteger(value) ? value + 0 : BigInt(whole)
@@ -160,6 +161,6 @@ export function showJson(value, indent = '') {
     const items = value.map((each) => inner + showJson(each, inner))
     return items.length === 0 ? '[]' : `[\n${items.join(',\n')}\n${indent}]`
   }
-  if (value instanceof Real) return String(value.value)
+  if (value instanceof Real) return value.text
   return typeof value === 'bigint' ? String(value) : JSON.stringify(value)
 }

@@ -1,7 +1,5 @@
 // The steps of a verification, in their order, and what came of each.
 
-import { Refused } from './bytes.js'
-
 /** What is checked, in words, and the rules of the reference that say so. */
 export const STEPS = [
   ['trust', 'The trust file names whom you believe', 'trust', 'It is a JWK set; each key is named by its own thumbprint and signs one kind of statement.'],
@@ -72,7 +70,6 @@ export class Trace {
 
   /** End the verification where a rule does not hold. */
   fail(error) {
-    if (!(error instanceof Refused)) throw error
     Object.assign(this.current, { state: 'bad', sentence: `${error.message} [${error.rule}]` })
   }
 

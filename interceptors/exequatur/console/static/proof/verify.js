@@ -56,6 +56,7 @@ export async function verify(documentBytes, trustBytes, report = () => {}) {
     const verdict = await verification.all(documentBytes, trustBytes)
     return { verdict, steps: trace.steps, keys: [...verification.keys.values()] }
   } catch (error) {
+    if (!(error instanceof Refused)) throw error
     const { id } = trace.current
     trace.fail(error)
     const verdict = { verified: false, step: id, rule: error.rule, reason: error.message }

@@ -65,7 +65,9 @@ class View {
     zone.addEventListener('dragleave', () => zone.classList.remove('over'))
     zone.addEventListener('drop', (event) => {
       zone.classList.remove('over')
-      this.#read(kind, event.dataTransfer.files[0])
+      const { files } = event.dataTransfer
+      if (files.length === 1) this.#read(kind, files[0])
+      else this.#refuse(kind, files.length === 0 ? 'What was dropped is no file.' : 'Several files were dropped. Drop one.')
     })
   }
 
