@@ -14,7 +14,7 @@ from exequatur.audit.report import Report, RunReport, Severity, Verdict
 from exequatur.audit.sources import OpenEvidence
 from exequatur.audit.trust import read_trust
 from exequatur.audit.verify import audit_run
-from workflows.outcome import Outcome
+from workflows.scene import Outcome
 from workflows.stage import Stage
 
 UNAUTHORIZED = {

@@ -21,8 +21,8 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from exequatur import AuthorizationPlugin, ExequaturError
 from workflows.auditing import REPORT
 from workflows.ledger import Ledger
-from workflows.outcome import Outcome
 from workflows.processes import Child, Processes, free_port
+from workflows.scene import play
 from workflows.stage import OBSERVED_QUEUE, PATIENCE, Stage
 from workflows.story import AGENT, SCENES
 from workflows.terminal import Terminal
@@ -47,7 +47,7 @@ async def tell(options: argparse.Namespace, folder: Path, processes: Processes, 
     if options.keep:
         terminal.plain(f"console {await _start_console(stage, ui)}")
     terminal.plain(f"worker  process {stage.worker.pid}; what the processes print is in {folder / 'logs'}")
-    outcomes = await _play(stage)
+    outcomes = await play(stage, list(enumerate(SCENES, 1)))
     terminal.heading(f"What happened, in {time.monotonic() - begun:.0f} seconds")
     rows = list(zip(SCENES, outcomes, strict=True))
     terminal.table(
@@ -134,24 +134,6 @@ async def _connected(server: Child, target: str) -> Client:
             if time.monotonic() > deadline:
                 raise
             await asyncio.sleep(0.1)
-
-
-async def _play(stage: Stage) -> list[Outcome]:
-    """Play the scenes. What breaks one in an unforeseen way ends the story: the later ones stand on it."""
-    outcomes: list[Outcome] = []
-    for number, scene in enumerate(SCENES, 1):
-        stage.terminal.heading(f"{number:2}  {scene.title}")
-        try:
-            outcome = await scene.play(stage)
-        except Exception as err:
-            logging.getLogger("workflows").exception("Scene %d broke", number)
-            outcomes.append(Outcome(f"{type(err).__name__}: {err}", False))
-            stage.fact(f"{type(err).__name__}: {err}")
-            stage.terminal.verdict(ok=False)
-            break
-        outcomes.append(outcome)
-        stage.terminal.verdict(outcome.ok)
-    return outcomes + [Outcome("not reached", False)] * (len(SCENES) - len(outcomes))
 
 
 def _prepared(options: argparse.Namespace) -> Path:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -20,7 +18,7 @@ from workflows import rogue
 from workflows.activities import Deletion, Export, Migration, Refund
 from workflows.agent import LedgerMigration, OperationsAgent, Plan, RefundDesk, Step
 from workflows.auditing import audit, edited_history
-from workflows.outcome import Outcome
+from workflows.scene import Outcome, Scene
 from workflows.stage import OBSERVED_QUEUE, PATIENCE, QUEUE, Ending, Stage, with_headers
 
 AGENT = Principal("Agent", "ops-bot", attributes={"region": "EU"}, parents=['Role::"operations"'])
@@ -29,15 +27,6 @@ FINANCE = Principal("User", "fay")
 LIMIT, LOWER_LIMIT = "5000.00", "50.00"
 _LONG_ENOUGH_TO_NOTICE = 0.6
 """Seconds; the migration would have migrated some 100 entries more in them."""
-
-
-@dataclass(frozen=True)
-class Scene:
-    """One row of the final table."""
-
-    title: str
-    expected: str
-    play: Callable[[Stage], Awaitable[Outcome]]
 
 
 def refund(order_id: str, amount: str, reason: str = "arrived broken") -> Step:

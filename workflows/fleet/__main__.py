@@ -19,15 +19,15 @@ from temporalio.client import Client
 from exequatur import ExequaturError
 from workflows.fleet.parts import WORKERS, Fleet, until
 from workflows.fleet.stage import AUTHORITY_READY, Stage
-from workflows.fleet.story import SCENES, Scene
-from workflows.outcome import Outcome
+from workflows.fleet.story import SCENES
 from workflows.processes import Processes
+from workflows.scene import Scene, play
 from workflows.terminal import Terminal
 
 POLICIES = Path(__file__).resolve().parent.parent.parent / "policies"
 
 
-async def tell(fleet: Fleet, terminal: Terminal, scenes: Sequence[Scene]) -> int:
+async def tell(fleet: Fleet, terminal: Terminal, scenes: Sequence[tuple[int, Scene[Stage]]]) -> int:
     """Tell the story and return the exit code."""
     if task := asyncio.current_task():
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -50,9 +50,9 @@ async def tell(fleet: Fleet, terminal: Terminal, scenes: Sequence[Scene]) -> int
     terminal.plain(
         f"ready after {time.monotonic() - begun:.0f} s; what the processes print is in {fleet.folder / 'logs'}"
     )
-    outcomes = await _play(stage, scenes)
+    outcomes = await play(stage, scenes)
     terminal.heading(f"What happened, in {time.monotonic() - begun:.0f} seconds")
-    rows = list(zip(scenes, outcomes, strict=True))
+    rows = [(scene, outcome) for (_, scene), outcome in zip(scenes, outcomes, strict=True)]
     terminal.table(
         ("step", "expected", "what happened"),
         [((scene.title, scene.expected, outcome.happened), outcome.ok) for scene, outcome in rows],
@@ -80,32 +80,13 @@ async def _connected(fleet: Fleet) -> Client:
             await asyncio.sleep(0.1)
 
 
-async def _play(stage: Stage, scenes: Sequence[Scene]) -> list[Outcome]:
-    """Play the scenes. What breaks one in an unforeseen way ends the story: the later ones stand on it."""
-    outcomes: list[Outcome] = []
-    for scene in scenes:
-        number = SCENES.index(scene) + 1
-        stage.terminal.heading(f"{number:2}  {scene.title}")
-        try:
-            outcome = await scene.play(stage)
-        except Exception as err:
-            logging.getLogger("workflows").exception("Scene %d broke", number)
-            outcomes.append(Outcome(f"{type(err).__name__}: {err}", False))
-            stage.fact(f"{type(err).__name__}: {err}")
-            stage.terminal.verdict(ok=False)
-            break
-        outcomes.append(outcome)
-        stage.terminal.verdict(outcome.ok)
-    return outcomes + [Outcome("not reached", False)] * (len(scenes) - len(outcomes))
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo-fleet ARGS=...", description="Show what the gate does in a fleet.")
     parser.add_argument("--folder", type=Path, help="new folder for all that is written; a temporary one by default")
     parser.add_argument("--policies", type=Path, default=POLICIES, help="policies to copy and use")
     parser.add_argument("--only", type=int, nargs="+", help="numbers of the steps to play; all by default")
     options = parser.parse_args()
-    scenes = [scene for number, scene in enumerate(SCENES, 1) if options.only is None or number in options.only]
+    scenes = [each for each in enumerate(SCENES, 1) if options.only is None or each[0] in options.only]
     try:
         folder = options.folder or Path(tempfile.mkdtemp(prefix="exequatur-fleet-"))
         folder = folder.resolve()

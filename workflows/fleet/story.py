@@ -6,8 +6,7 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from typing import Any
 from workflows.fleet.issuer import Issuer
 from workflows.fleet.parts import WORKERS, until
 from workflows.fleet.stage import AUTHORITY_READY, Fared, Stage, among
-from workflows.outcome import Outcome
 from workflows.processes import Child
+from workflows.scene import Outcome, Scene
 
 _LOAD = 12
 """Runs of a load."""
@@ -27,15 +26,6 @@ _PAID = ("o-1003:0.10", "o-1003:0.10", "o-1004:0.10")
 _FORBIDDEN = "o-1002:9000.00"
 _SHIPPED = 20.0
 """Seconds after which all evidence should be in the store."""
-
-
-@dataclass(frozen=True)
-class Scene:
-    """One row of the final table."""
-
-    title: str
-    expected: str
-    play: Callable[[Stage], Awaitable[Outcome]]
 
 
 async def a_refund(stage: Stage) -> Outcome:
