@@ -1338,6 +1338,7 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
         'text = "The console\'s log says what."',
         "text = str(error)",
     ),
+    ("evidence.E4", "console/evidence.py", " if row.index >= self._ends.get(row.log, 0)}  # E4", "}"),
     ("evidence.E3", "console/evidence.py", "lost = max(0, first - place - 1) if place else 0  # [E3]", "lost = 0"),
     ("forms.F1", "console/forms.py", "if len(values) == 1}  # F1", "}"),
     ("perimeter.G2", "console/perimeter.py", "[*kept, *self._headers, *stored]", "[*kept, *stored]"),

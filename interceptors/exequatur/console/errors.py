@@ -143,8 +143,8 @@ def answer(request: Request, problem: ProblemError) -> Response:
     text = f"{problem.text} (request {identity})" if problem.status == 500 else problem.text
     step = problem.step
     viewer = request.scope.get("state", {}).get("viewer")
-    if problem.private and viewer is not None and viewer.public:
-        text, step = "The public view is not told more about it.", "Try again later."  # [X3]
+    if problem.private and viewer is not None and viewer.public:  # [X3]
+        text, step = "The public view is not told more about it.", "Try again later."
     if wants_json(request):  # [X2]
         body = {"status": problem.status, "title": problem.title, "text": text, "step": step}
         return JSONResponse(body, problem.status, headers=problem.headers)

@@ -242,7 +242,7 @@ class Decisions:
 
     def _take(self, rows: Sequence[Decision]) -> None:
         with self._taking:
-            new = {(row.log, row.index): row for row in rows if row.index >= self._ends.get(row.log, 0)}  # [E4]
+            new = {(row.log, row.index): row for row in rows if row.index >= self._ends.get(row.log, 0)}  # E4
             for log, index in new:
                 self._ends[log] = max(self._ends.get(log, 0), index + 1)
             taken = [replace(row, number=self._last + place) for place, row in enumerate(new.values(), 1)]
