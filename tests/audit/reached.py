@@ -26,7 +26,7 @@ with workflow.unsafe.imports_passed_through():
     from tests.gate.test_nexus import Parent as CallsFromBelow
     from tests.gate.test_signals import Listener, Reporter, Sender
 
-TIMEOUT = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=60)
 POLICIES = """
 @id("all") permit(principal, action, resource);
 @id("calm") @reason("no shouting") forbid(principal, action == Action::"workflow.signal", resource)

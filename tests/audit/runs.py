@@ -30,7 +30,7 @@ from temporalio.worker import Worker
 with workflow.unsafe.imports_passed_through():
     from exequatur import AuthorizationPlugin, Principal, Settings
 
-TIMEOUT = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=60)
 QUEUE = "audited"
 POLICIES = """
 @id("all") permit(principal, action, resource);

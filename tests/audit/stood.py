@@ -40,7 +40,7 @@ with workflow.unsafe.imports_passed_through():
     from tests.gate.single import eventually
     from tests.gate.test_approvals import approval
 
-TIMEOUT = timedelta(seconds=30)
+TIMEOUT = timedelta(seconds=60)
 POLICIES = """
 @id("all") permit(principal, action, resource);
 @id("two-person") @approval("finance, 2, 1h") @reason("two people of finance have to agree")

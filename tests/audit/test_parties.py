@@ -28,7 +28,7 @@ from exequatur.statements.packing import pack
 from exequatur.statements.requests import core_of
 from tests.gate.conftest import PERMIT_ALL, events
 
-T = timedelta(seconds=20)
+T = timedelta(seconds=60)
 NO_STEP = PERMIT_ALL + '@id("no") forbid(principal, action == Action::"step", resource);'
 
 

@@ -117,7 +117,7 @@ async def test_while_the_shared_database_is_away_nothing_runs_and_nothing_is_los
 ) -> None:
     with postgres.database() as shared:
         # Not as shared_state of the authority, too: this is about the ledger.
-        host = await stage(BUDGET, unavailable_wait="300ms", unavailable_retry_delay="100ms")
+        host = await stage(BUDGET, unavailable_wait="4s", unavailable_retry_delay="100ms")
         host.plugin.gate.counting._where, host.plugin.gate.counting.shared = shared, True
         async with host.worker([OneActivity], ACTIVITIES):
             assert await (await start_one(host, spend, 30)).result() == 30

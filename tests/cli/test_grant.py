@@ -20,7 +20,7 @@ from tests.gate.conftest import PERMIT_ALL, Stage, deeds, executor, failure_of, 
 
 __all__ = ["executor", "stage"]
 
-TIMEOUT = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=60)
 ORDER = '{"amount": 20,  "note": "caf\\u00e9 é"}'
 
 

@@ -20,7 +20,7 @@ with workflow.unsafe.imports_passed_through():
     from exequatur import AuthorizationPlugin, Principal, Settings
     from exequatur.approvals import approve, list_challenges
 
-TIMEOUT = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=60)
 HOSTILE = '</script><img src=x onerror="globalThis.pwned=1">\'"><svg/onload=globalThis.pwned=1>{{7*7}}'
 """What an attacker names workflows and activities, and gives as a reason."""
 TRICKY = "order/../?a=b&c=d#e %00 ' \\ \" \u202egrant \x1b[31m"

@@ -218,8 +218,8 @@ def spilt(found: Mapping[str, str], secrets: tuple[str, ...]) -> list[tuple[str,
     for name, text in found.items():
         for plain in (text, unescape(text), unquote(text)):
             for secret in secrets:
-                if (at := plain.find(secret)) >= 0:
-                    spilt.append((name, plain[max(0, at - 150) : at + 50]))
+                if at := re.search(rf"(?<![A-Za-z0-9]){re.escape(secret)}", plain):  # not in the middle of random text
+                    spilt.append((name, plain[max(0, at.start() - 150) : at.start() + 50]))
                     break
     return spilt
 

@@ -25,7 +25,7 @@ from exequatur.statements.keys import Signer
 from exequatur.statements.models import MessageKind, Permit
 from tests.gate.conftest import BOT, Stage, happened, sandbox
 
-TIMEOUT = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=60)
 
 
 @activity.defn

@@ -225,7 +225,7 @@ class Stage:
         options.setdefault("id", unique())
         options.setdefault("task_queue", self.queue)
         # A workflow task that fails is tried for ever; a scenario is not to wait for that.
-        options.setdefault("execution_timeout", timedelta(seconds=30))
+        options.setdefault("execution_timeout", timedelta(seconds=120))
         return await (client or self.client).start_workflow(workflow, args=args, **options)
 
     async def start_with(self, headers: Mapping[str, Payload], workflow: Any, *args: Any, **options: Any) -> Any:

@@ -31,7 +31,7 @@ from exequatur.statements.models import Grant
 from tests.gate.conftest import BOT, PERMIT_ALL, deeds, events, happened, start_headers
 from tests.identity.issuer import jwks, new_key, signed
 
-T = timedelta(seconds=15)
+T = timedelta(seconds=60)
 DANA = Principal("User", "dana")
 THROUGH = ('Agent::"bot"', 'Service::"desk"')
 ONLY_THROUGH_THE_BOT = """

@@ -21,7 +21,7 @@ from exequatur.statements.models import Receipt
 from tests.gate.conftest import PERMIT_ALL, Stage, deeds, failure_of, happened, sandbox, unique
 from tests.gate.single import eventually
 
-TIMEOUT = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=60)
 NO_ERASE = PERMIT_ALL + '@id("no") forbid(principal, action == Action::"erase", resource);'
 
 

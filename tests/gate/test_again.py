@@ -14,7 +14,7 @@ from exequatur.policy.bundle import PolicyBundle
 from tests.gate.conftest import PERMIT_ALL, deeds, failure_of, happened
 from tests.gate.single import OneActivity, eventually, start_one
 
-TIMEOUT = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=60)
 
 _failed_once: dict[str, int] = defaultdict(int)
 

@@ -18,7 +18,7 @@ from exequatur.statements.models import Receipt, Request
 from exequatur.statements.verification import Credentials, Scope
 from tests.gate.conftest import BOT, PERMIT_ALL, activity_headers, deeds, failure_of, happened
 
-TIMEOUT = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=60)
 
 
 @dataclass

@@ -33,7 +33,7 @@ from tests.gate.conftest import (
 from tests.gate.single import eventually
 from tests.gate.test_grants import reset_to_second_task
 
-TIMEOUT = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=60)
 DENIED, REJECTED = "AuthorizationDenied", "GrantRejected"
 LIMIT = '@id("limit") forbid(principal, action == Action::"pay", resource) when { context.args.amount > 100 };'
 TIGHTER = LIMIT.replace("limit", "tighter").replace("100", "10")

@@ -68,7 +68,7 @@ from tests.asking import ENTITIES
 from tests.gate.conftest import BOT, StartHeaders, deeds, failure_of, happened, sandbox, unique
 from tests.gate.single import eventually
 
-TIMEOUT = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=60)
 FAY = 'User::"fay"'
 SECRET = "a-marker-in-plain-text"
 POLICIES = """
@@ -299,7 +299,7 @@ async def whole(
 ) -> list[WorkflowHandle[Any, Any]]:
     """Run everything; gives the runs, first the workflow's own in their order, then the children."""
     handle = await client.start_workflow(
-        start, order, id=unique(), task_queue=queue, execution_timeout=timedelta(seconds=50)
+        start, order, id=unique(), task_queue=queue, execution_timeout=timedelta(seconds=120)
     )
     run_ids: list[str | None] = [None]
     for _ in range(order.rounds + 1):

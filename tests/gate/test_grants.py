@@ -43,7 +43,7 @@ from tests.gate.conftest import (
 )
 from tests.gate.single import eventually
 
-TIMEOUT = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=60)
 
 
 @activity.defn
@@ -640,7 +640,7 @@ async def update_with_start(s: Any, workflow_id: str) -> str:
         id=workflow_id,
         task_queue=s.queue,
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-        execution_timeout=timedelta(seconds=30),
+        execution_timeout=timedelta(seconds=120),
     )
     return await s.client.execute_update_with_start_workflow(One.ask, start_workflow_operation=start)
 

@@ -18,7 +18,7 @@ from temporalio.exceptions import ApplicationError, TerminatedError
 
 from tests.gate.conftest import deeds, failure_of, happened
 
-TIMEOUT = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=60)
 
 
 @activity.defn

@@ -23,7 +23,7 @@ from exequatur import ConfigurationError
 from exequatur.gate.wire import START_HEADER
 from tests.gate.conftest import PERMIT_ALL, deeds, events, failure_of, happened, sandbox, unique
 
-TIMEOUT = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=60)
 
 
 class Order(BaseModel):

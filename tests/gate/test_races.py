@@ -17,7 +17,7 @@ from temporalio.worker import Replayer, Worker
 from exequatur.statements.models import Receipt
 from tests.gate.conftest import PERMIT_ALL, Stage, deeds, events, failure_of, happened, sandbox, unique
 
-TIMEOUT = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=60)
 
 
 @activity.defn
@@ -313,7 +313,7 @@ async def forged_receipt_in_a_process_of_its_own(target: str, folder: Path) -> N
     ):
         try:
             await client.execute_workflow(
-                Calls.run, "quick", id=unique(), task_queue=queue, execution_timeout=timedelta(seconds=20)
+                Calls.run, "quick", id=unique(), task_queue=queue, execution_timeout=timedelta(seconds=120)
             )
         except WorkflowFailureError as err:
             print(err.cause.cause.type)  # type: ignore[union-attr]

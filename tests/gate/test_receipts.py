@@ -21,7 +21,7 @@ from exequatur.statements.models import Receipt, WorkloadCredential
 from exequatur.statements.packing import pack, unpack
 from tests.gate.conftest import deeds, events, failure_of, happened, headed, receipt_in, unique
 
-TIMEOUT = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=60)
 
 
 @activity.defn

@@ -20,7 +20,7 @@ from exequatur.policy.bundle import PolicyBundle
 from tests.gate.conftest import BOT, PERMIT_ALL, deeds, failure_of, happened, headed, sandbox, unique
 from tests.gate.single import eventually
 
-TIMEOUT = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=60)
 LIMIT = (
     '@id("limit") @reason("at most 100 here") forbid(principal, action == Action::"pay", resource) '
     "when { context.args.amount > 100 };"

@@ -11,7 +11,7 @@ from exequatur.statements.models import Receipt
 from tests.gate.conftest import PERMIT_ALL, deeds, failure_of, happened, sandbox
 from tests.gate.single import eventually
 
-T = timedelta(seconds=30)
+T = timedelta(seconds=60)
 
 
 @activity.defn

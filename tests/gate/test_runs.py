@@ -16,7 +16,7 @@ from exequatur.statements.keys import SigningKey
 from exequatur.statements.models import Delegation, Grant, Seal, WorkloadCredential
 from tests.gate.conftest import Scheduling, deeds, failure_of, happened, headed, start_headers, unique
 
-TIMEOUT = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=60)
 
 
 @activity.defn

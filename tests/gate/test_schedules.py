@@ -43,7 +43,7 @@ from exequatur.statements.jws import parse
 from exequatur.statements.models import Grant
 from tests.gate.conftest import BOT, PERMIT_ALL, Stage, deeds, failure_of, happened, sandbox, start_headers, unique
 
-TIMEOUT = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=60)
 BY = SearchAttributeKey.for_keyword("TemporalScheduledById")
 FOR = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
 

@@ -26,7 +26,7 @@ from exequatur.statements.packing import unpack
 from tests.gate.conftest import PERMIT_ALL, Stage, unique
 from tests.gate.single import eventually
 
-TIMEOUT = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=60)
 
 _done: dict[str, list[Any]] = defaultdict(list)
 """What the bodies did, by activity id."""

@@ -24,7 +24,7 @@ from temporalio.worker import (
 from exequatur import AuthorizationPlugin, ConfigurationError
 from tests.gate.conftest import PERMIT_ALL, sandbox, unique
 
-TIMEOUT = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=60)
 
 
 @activity.defn

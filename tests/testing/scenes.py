@@ -8,7 +8,7 @@ from datetime import timedelta
 from temporalio import activity, workflow
 from temporalio.common import RawValue
 
-TIMEOUT = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=60)
 
 ran: list[object] = []
 
