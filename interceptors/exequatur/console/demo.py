@@ -124,14 +124,11 @@ async def history(request: Request) -> Response:
 async def follow(request: Request) -> Response:
     """The sandbox's state, each time that it changes, as server-sent events."""
     viewer, sandbox = viewer_of(request), await _own(request)
-    most = _sandboxes(request).limits.streams
-    if sandbox.streams >= most:
+    if sandbox.streams >= _sandboxes(request).limits.streams:  # [M4]
         return _problem(SandboxError("This sandbox is followed by enough pages already. Close one of them.", "enough"))
     console = console_of(request)
 
     async def lines() -> AsyncIterator[bytes]:
-        if sandbox.streams >= most:  # [M4] others were asked for at the same time
-            return
         sandbox.streams += 1
         try:
             seen, said = -1, time.monotonic()
