@@ -104,6 +104,18 @@ async def test_the_kill_switch_is_lifted_only_by_who_may_press_it(tmp_path: Path
 
 
 @pytest.mark.rule("revoking.H33")
+async def test_that_a_workflow_is_revoked_does_not_stand_in_the_way_of_lifting_it(tmp_path: Path) -> None:
+    async with running(tmp_path) as authority:
+        assert (await revoke(authority, {"reason": "stop", "workflow": "w-1"}, DANA)).json() == {"version": 1}
+        assert (await revoke(authority, {"reason": "twice", "workflow": "w-1"}, DANA)).json() == {"version": 2}
+        for number in (1, 2):
+            lift = {"reason": "it was another one", "lifts": number}
+            assert (await revoke(authority, lift, EVE)).status_code == 403
+            assert (await revoke(authority, lift, DANA)).json() == {"version": 2 + number}
+        assert authority.service.gate.revocations.find({"workflow": "w-1"}) is None
+
+
+@pytest.mark.rule("revoking.H33")
 async def test_who_is_revoked_lifts_nothing(tmp_path: Path) -> None:
     async with running(tmp_path) as authority:
         await revoke(authority, {"reason": "suspected", "principal": BOSS}, DANA)

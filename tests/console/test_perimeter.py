@@ -215,6 +215,16 @@ async def test_who_is_revoked_sees_nothing_but_the_kill_switch_can_be_lifted(tmp
         assert (done.status_code, done.headers["location"]) == (303, "/governance/revocations?said=lifted")
 
 
+@pytest.mark.rule("asking.V3")
+async def test_a_workflow_that_is_revoked_may_be_looked_at_and_lifted(tmp_path):
+    async with running(tmp_path) as console, console.browser() as kim:
+        on = {"what": "workflow", "value": "w-1", "confirm": "w-1", "reason": "stop it"}
+        assert (await kim.post("/governance/revocations", on)).status_code == 303
+        assert (await kim.get("/lineage/run?workflow=w-1&run=r-1")).status_code != 403
+        done = await kim.post("/governance/revocations", {"lifts": "1", "confirm": "1", "reason": "it is over"})
+        assert (done.status_code, done.headers["location"]) == (303, "/governance/revocations?said=lifted")
+
+
 @pytest.mark.rule("asking.V3", "perimeter.G6")
 async def test_there_is_no_page_that_somebody_revoked_may_open(tmp_path):
     from fastapi.openapi.utils import get_openapi

@@ -80,7 +80,8 @@ class Asking:
             record: What else the evidence is to say.
             fault: Why the principal may not, whatever Cedar says.
             acting: Who acts for the principal.
-            despite_everything: It may be asked although everything is revoked, because it is how that is lifted.
+            despite_everything: It may be asked although everything is revoked, or what it is about: it is how that is
+                lifted. Only who is revoked may not ask.
 
         Raises:
             AuthorizationDenied: Q2, Q3, or there is a fault.
@@ -102,9 +103,9 @@ class Asking:
         except ValueError as err:  # not Unicode
             raise AuthorizationDenied(f"It cannot be written down what is asked ({what!a}): {err}") from err
         who = involved(str(principal), acting)
-        about: dict[str, str | frozenset[str]] = {"principal": who, "workflow": workflow_id, **(subject or {})}
+        about: dict[str, str | frozenset[str]] = {"principal": who}
         if not despite_everything:
-            about["bundle"] = policy.bundle.digest
+            about |= {"workflow": workflow_id, "bundle": policy.bundle.digest, **(subject or {})}
         revoked = revocations.find(about)
         if despite_everything and revoked is not None and revoked.everything:
             others = (each for _, each in revocations.feed.standing(now) if not each.everything)

@@ -6,7 +6,8 @@ Rules, numbered as the code marks them (Q are those of :mod:`exequatur.authority
 V1  A page is shown only after Cedar strictly allowed the action ``console.view`` for this viewer and page. The answer
     is not recorded: looking changes nothing.
 V2  While it cannot be decided, nothing is shown: there are no policies, or their release has ended.
-V3  Whoever is revoked sees nothing. Only the kill switch does not stand in the way of those who are to lift it.
+V3  Whoever is revoked sees nothing. That everything or a workflow is revoked does not stand in the way of those who are
+    to look at it and lift it.
 V4  What a viewer does is done by the audited calls of the authority, which ask Cedar and record the answer first: the
     principal is the session's, never what a request says.
 """
@@ -120,7 +121,7 @@ class Governing:
         now, policy = gate.clock(), gate.policy
         if ended := policy.ended(now):  # [V2]
             return Seen(False, f"It cannot be decided: {ended}")
-        who = {"principal": str(viewer.principal), "workflow": workflow_id}
+        who = {"principal": str(viewer.principal)}
         standing = (each for _, each in gate.revocations.feed.standing(now))
         if revoked := next((each for each in standing if not each.everything and each.revokes(who)), None):  # [V3]
             return Seen(False, f"Revoked: {revoked.reason}")

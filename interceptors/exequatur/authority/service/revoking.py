@@ -4,8 +4,8 @@ Rules, numbered as the code marks them:
 
 H32  Nothing is revoked, and nothing lifted, without Cedar's strict allow of ``revocation.add`` or ``revocation.lift``
      for exactly that. It is in the evidence, and on disk, before the answer.
-H33  Lifting is asked about with what the entry revokes, so that a policy can tell the kill switch from a grant. Only
-     the kill switch itself does not stand in its way.
+H33  Lifting is asked about with what the entry revokes, so that a policy can tell the kill switch from a grant. What
+     is revoked does not stand in its way, only that who asks is.
 H34  The feed names people and reasons: only who shows a credential reads it.
 """
 
