@@ -209,7 +209,10 @@ async def test_who_is_revoked_sees_nothing_but_the_kill_switch_can_be_lifted(tmp
         revocations = console.console.governing.gate.revocations
         revocations.add(revocation(reason="she left", principal=FAY))
         revocations.add(revocation(reason="incident", everything=True))
-        assert (await fay.get("/governance")).status_code == 403
+        refused = await fay.get("/governance")
+        assert refused.status_code == 403
+        assert "lift that revocation" in refused.text
+        assert "permit (" not in refused.text
         assert (await kim.get("/governance/revocations")).status_code == 200
         done = await kim.post("/governance/revocations", {"lifts": "2", "confirm": "2", "reason": "it is over"})
         assert (done.status_code, done.headers["location"]) == (303, "/governance/revocations?said=lifted")

@@ -52,10 +52,12 @@ class Seen:
     Args:
         allowed: Whether.
         why: Why not.
+        step: What to do about it, where no policy helps.
     """
 
     allowed: bool
     why: str = ""
+    step: str = ""
 
 
 class Governing:
@@ -120,11 +122,11 @@ class Governing:
         gate = self.gate
         now, policy = gate.clock(), gate.policy
         if ended := policy.ended(now):  # [V2]
-            return Seen(False, f"It cannot be decided: {ended}")
+            return Seen(False, f"It cannot be decided: {ended}", "Release the policies again.")
         who = {"principal": str(viewer.principal)}
         standing = (each for _, each in gate.revocations.feed.standing(now))
         if revoked := next((each for each in standing if not each.everything and each.revokes(who)), None):  # [V3]
-            return Seen(False, f"Revoked: {revoked.reason}")
+            return Seen(False, f"Revoked: {revoked.reason}", "Ask who governs here to lift that revocation.")
         moment = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         verdict = decide(
             policy.bundle,

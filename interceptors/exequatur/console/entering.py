@@ -29,7 +29,8 @@ async def entered(request: Request, page: str, workflow_id: str = "") -> Viewer:
             "You may not see this page",
             # A reason may tell of somebody (X3 of errors).
             f"{viewer.principal} may not see {page}{'' if viewer.public else f': {seen.why}'}.",
-            "A policy has to permit it, for example:\n"
+            seen.step
+            or "A policy has to permit it, for example:\n"
             f'permit (principal == {viewer.principal}, action == Action::"console.view", resource)\n'
             f'when {{ context.console.page == "{page}" }};',
         )
