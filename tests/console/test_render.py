@@ -7,11 +7,12 @@ import json
 import pytest
 from starlette.requests import Request
 
-from exequatur.console.errors import ProblemError
+from exequatur.console.errors import ProblemError, ServerAwayError, answer
 from exequatur.console.forms import form_of
 from exequatur.console.redact import REDACTED
 from exequatur.console.render import data, iso, json_bytes, link, templates, when
-from exequatur.console.viewer import PUBLIC
+from exequatur.console.viewer import PUBLIC, Viewer
+from exequatur.identity.principal import Principal
 
 HOSTILE = "<script>x</script>\"'&\u202e\u0000"
 
@@ -45,6 +46,16 @@ def test_an_address_is_encoded_whatever_is_in_it():
 def test_a_script_of_a_public_viewer_gets_redacted_data():
     request = Request({"type": "http", "headers": [], "state": {"viewer": PUBLIC}})
     assert json.loads(data(request, {"principal": "kim", "action": "x"}).body) == {"principal": REDACTED, "action": "x"}
+
+
+@pytest.mark.rule("errors.X3")
+def test_what_went_wrong_in_here_is_not_told_to_the_public():
+    told = []
+    for viewer in (PUBLIC, Viewer(Principal("User", "kim"), "local", "x")):
+        headers = [(b"accept", b"application/json")]
+        request = Request({"type": "http", "path": "/x", "headers": headers, "state": {"viewer": viewer}})
+        told.append(bytes(answer(request, ServerAwayError("10.1.2.3:7233", "refused")).body).decode())
+    assert [("10.1.2.3" in each, "does not answer" in each) for each in told] == [(False, True), (True, True)]
 
 
 def test_numbers_and_times_that_are_none_do_not_break_a_page():
