@@ -1388,8 +1388,8 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "run_list.L2",
         "console/run_list.py",
-        'for each in found if await visible(request, each["workflow_id"])]',
-        "for each in found]",
+        'for each in found.rows if await visible(request, each["workflow_id"])]',
+        "for each in found.rows]",
     ),
     ("run_exports.D2", "console/run_exports.py", "_plain(place.run_id)[:8]", "place.run_id[:8]"),
     (
@@ -1400,6 +1400,12 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     ("decoding.C2", "console/decoding.py", "self._told(error))  # C2", "error)"),
     ("references.N1", "console/references.py", "raise ProblemError(  # N1", "return ProblemError(  # type: ignore"),
+    (
+        "references.N2",
+        "console/references.py",
+        "except (ValueError, InvalidTag):  # [N2]\n",
+        "except (ValueError, InvalidTag):\n            return None\n",
+    ),
     ("turns.T1", "console/turns.py", "if who not in busy), None)  # T1", "), None)"),
     ("searching.B1", "console/searching.py", """.replace("'", "''") + "'"  # B1""", """ + "'\""""),
     ("login.L6", "console/login.py", "_LOCAL.match(then) and len(then) <= 2000", "then"),

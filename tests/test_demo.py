@@ -5,11 +5,15 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from decimal import Decimal
 from pathlib import Path
 
 import httpx
 import pytest
+
+from workflows.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parent.parent
 POLICIES = ROOT / "policies"
@@ -160,6 +164,8 @@ def test_a_demo_that_is_kept_shows_its_runs_in_the_console(tmp_path: Path) -> No
     demo = start(folder, "--keep")
     deadline = time.monotonic() + _PATIENCE
     log, link, page, sandbox = folder / "logs" / "console.log", None, "", ""
+    story, approvals, refunds = "", "", list[tuple[str, Decimal]]()
+    waiting = ("o-1002", Decimal("800.00"))
     try:
         while demo.poll() is None and link is None and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -172,16 +178,62 @@ def test_a_demo_that_is_kept_shows_its_runs_in_the_console(tmp_path: Path) -> No
                     time.sleep(0.1)
                     page = client.get(f"{console}/governance").text
                 sandbox = client.get(f"{console}/demo").text
+                story = told_until(demo, "Ctrl-C ends all of it.")
+                # Whoever looks first sees what is asked, and somebody else may agree.
+                approvals = shows(client, f"{console}/governance/approvals", "refund-to-approve", deadline)
+            refunds = Ledger(folder / "ledger.db").refunds()
+            assert waiting not in refunds
+            agree(re.findall(r"http://\S+/start\?token=\S+", story)[-1], deadline)
+            while demo.poll() is None and waiting not in refunds and time.monotonic() < deadline:
+                time.sleep(0.1)
+                refunds = Ledger(folder / "ledger.db").refunds()
     finally:
         demo.send_signal(signal.SIGINT)
         code, out, err = finish(demo)
 
     assert link is not None, f"{out}\n{err}"
-    assert code == 130, f"{out}\n{err}"
-    assert f"console {link[1]}" in out
+    assert code == 0, f"{story}{out}\n{err}"
+    assert f"console {link[1]}" in story
     assert "refund_order" in page
     assert "Start the agent" in sandbox
-    assert processes_of(folder, out) == []
+    assert "All 17 steps went as they should." in story
+    assert "refund-to-approve" in approvals
+    assert waiting in refunds, "a worker that runs activities is left, and the approval reached the run"
+    assert processes_of(folder, story) == []
+
+
+def told_until(demo: subprocess.Popen[str], text: str) -> str:
+    """What a demo says up to the line with this text, or until it is too late."""
+    too_late = threading.Timer(_PATIENCE, demo.terminate)
+    too_late.start()
+    lines: list[str] = []
+    try:
+        assert demo.stdout is not None
+        for line in demo.stdout:
+            lines.append(line)
+            if text in line:
+                break
+    finally:
+        too_late.cancel()
+    return "".join(lines)
+
+
+def shows(client: httpx.Client, url: str, text: str, deadline: float) -> str:
+    """The page, as soon as it shows a text."""
+    while text not in (page := client.get(url).text) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return page
+
+
+def agree(link: str, deadline: float) -> None:
+    """Agree to what a run waits for, in the console that this link opens."""
+    console = link.partition("/start")[0]
+    with httpx.Client(follow_redirects=True, timeout=_PATIENCE, headers={"Origin": console}) as client:
+        assert client.get(link).status_code == 200
+        page = shows(client, f"{console}/governance/approvals", "refund-to-approve", deadline)
+        form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page))
+        answered = client.post(f"{console}/governance/approvals", data={**form, "verdict": "approve"})
+    assert "Your approval was signed" in answered.text
 
 
 def test_the_policies_of_a_demo_that_cannot_be_read_are_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The reference agent as the console's demo page offers it: ``exequatur console --demo workflows.console_demo:DEMO``.
+"""The reference agent as the console's demo page offers it: option ``--demo workflows.console_demo:DEMO``.
 
 What it takes, what it does with that, and what can be seen of it. Each visitor gets a ledger of their own.
 """

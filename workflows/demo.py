@@ -18,18 +18,21 @@ from pathlib import Path
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from exequatur import AuthorizationPlugin, ExequaturError
+from exequatur import AuthorizationPlugin, ExequaturError, Principal
+from workflows.agent import OperationsAgent, Plan
 from workflows.auditing import REPORT
 from workflows.ledger import Ledger
 from workflows.processes import Child, Processes, free_port
 from workflows.scene import play
-from workflows.stage import OBSERVED_QUEUE, PATIENCE, Stage
-from workflows.story import AGENT, SCENES
+from workflows.stage import OBSERVED_QUEUE, PATIENCE, QUEUE, Stage
+from workflows.story import AGENT, FINANCE, SCENES, asked, refund
 from workflows.terminal import Terminal
 
 POLICIES = Path(__file__).resolve().parent.parent / "policies"
-VIEWER = 'User::"kim"'
+VIEWER = Principal("User", "kim")
 """Who looks at the console; the policies know her as one of operations."""
+WAITING = "refund-to-approve"
+"""The run that a demo which is kept leaves for people to answer."""
 CONSOLE_READY = "The console is at"
 
 
@@ -45,7 +48,7 @@ async def tell(options: argparse.Namespace, folder: Path, processes: Processes, 
     terminal.plain(f"folder  {folder}")
     terminal.plain(f"server  {target}, process {server.pid}" + (f", UI {ui}" if ui else ""))
     if options.keep:
-        terminal.plain(f"console {await _start_console(stage, ui)}")
+        terminal.plain(f"console {await _start_console(stage, ui, VIEWER)}")
     terminal.plain(f"worker  process {stage.worker.pid}; what the processes print is in {folder / 'logs'}")
     outcomes = await play(stage, list(enumerate(SCENES, 1)))
     terminal.heading(f"What happened, in {time.monotonic() - begun:.0f} seconds")
@@ -66,10 +69,14 @@ async def tell(options: argparse.Namespace, folder: Path, processes: Processes, 
     else:
         terminal.plain(f"\nAll {len(rows)} steps went as they should.")
     if options.keep:
+        await _work_again(stage)
         terminal.plain(
-            f"\nThe server stays up: {ui} (address {target}), and so does the console, with these runs and a"
+            f"\nThe server stays up: {ui} (address {target}), and so do a worker that runs everything and the"
         )
-        terminal.plain("sandbox of your own on its page Demo. Its link opens one session. Ctrl-C ends all of it.")
+        terminal.plain(f"console with these runs and a sandbox of your own on its page Demo; you look as {VIEWER}.")
+        if not failed:
+            terminal.plain(await _left_to_answer(stage, ui))
+        terminal.plain("Each link opens one session. Ctrl-C ends all of it.")
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
     return 1 if failed else 0
@@ -109,13 +116,33 @@ async def _set(folder: Path, server: Child, target: str, processes: Processes, t
     return stage
 
 
-async def _start_console(stage: Stage, ui: str | None) -> str:
-    """Start the console, and return the link that opens it."""
+async def _work_again(stage: Stage) -> None:
+    """Put a worker that runs everything where the story has left one that runs no activities."""
+    await asyncio.to_thread(stage.worker.stop)
+    stage.worker = stage.start_worker("worker-kept")
+    await stage.ready(stage.worker)
+
+
+async def _left_to_answer(stage: Stage, ui: str | None) -> str:
+    """Start a run that waits for people, and say who may answer it, and where."""
+    await stage.client.start_workflow(
+        OperationsAgent.run, Plan([refund("o-1002", "800.00")]), id=WAITING, task_queue=QUEUE
+    )
+    await asked(stage, WAITING)
+    link = await _start_console(stage, ui, FINANCE)
+    return (
+        f"\nThe run {WAITING} waits on its page Governance, Approvals. {VIEWER} may not agree; {FINANCE}\n"
+        f"of finance may, there in a console of her own:\n{FINANCE.id}     {link}\n"
+    )
+
+
+async def _start_console(stage: Stage, ui: str | None, viewer: Principal) -> str:
+    """Start a console for somebody, and return the link that opens it."""
     console = stage.processes.python(
-        "console",
+        "console" if viewer == VIEWER else f"console-{viewer.id}",
         "exequatur.cli.main",
         *("console", "--state", str(stage.folder / "state"), "--policies", str(stage.policies)),
-        *("--address", stage.target, "--listen", "127.0.0.1:0", "--as", VIEWER),
+        *("--address", stage.target, "--listen", "127.0.0.1:0", "--as", str(viewer)),
         *("--demo", "workflows.console_demo:DEMO", "--temporal-ui", str(ui)),
     )
     await stage.ready(console, CONSOLE_READY)

@@ -56,7 +56,7 @@ async def agreed_refund(stage: Stage) -> Outcome:
     handle = await stage.client.start_workflow(
         OperationsAgent.run, Plan([refund("o-1003", "700.00")]), id="refund-agreed", task_queue=QUEUE
     )
-    challenge = await _asked(stage, handle.id)
+    challenge = await asked(stage, handle.id)
     waited = stage.refunds() == before
     stage.fact(f"asked: {challenge.claims.activity_type} {challenge.claims.arguments}")
     refusal = "nobody was refused"
@@ -73,8 +73,12 @@ async def agreed_refund(stage: Stage) -> Outcome:
     return Outcome(f"{ending} after {FINANCE} agreed; {len(paid)} refund paid", ok)
 
 
-async def _asked(stage: Stage, workflow_id: str) -> OpenChallenge:
-    """The challenge that a run waits for."""
+async def asked(stage: Stage, workflow_id: str) -> OpenChallenge:
+    """The challenge that a run waits for.
+
+    Raises:
+        TimeoutError: It has not asked anybody in time.
+    """
     deadline = asyncio.get_running_loop().time() + PATIENCE
     while asyncio.get_running_loop().time() < deadline:
         listing = await list_challenges(stage.client, stage.plugin, workflow_id=workflow_id)

@@ -79,6 +79,6 @@ def test_the_headline_of_a_verified_report_names_what_is_unproven_and_what_had_n
 def test_a_refusal_that_was_only_observed_says_so():
     from tests.audit.reports import decided
 
-    assert wording.decision(decided(decision="deny", enforced=False)) == "refused by policy, but only observed"
+    assert wording.decision(decided(decision="deny", enforced=False)) == "denied by policy, but only observed"
     assert wording.decision(decided(decision="none")) == "refused before policy was asked"
     assert wording.shown(HOSTILE) != HOSTILE

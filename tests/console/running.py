@@ -121,7 +121,7 @@ async def running(
         "policies": str(policies),
         "address": target,
         "listen": "127.0.0.1:0",
-        "principal": KIM,
+        "principal": None if (config or {}).get("public") else KIM,
         "limits": {"per_address": 100_000, "body": 4 * 1024 * 1024},
         **(config or {}),
     }

@@ -27,6 +27,7 @@ FORM = re.compile(r'name="challenge" value="([^"]+)"')
 LOOK = '@id("look") permit(principal, action == Action::"console.view", resource);\n'
 QUEUE = "console-approvals"
 AUD = 'User::"aud"'
+PAYROLL = {"activity_type": "payroll", "places": ("default", "refunds", ("payroll",))}
 
 
 @dataclass
@@ -111,6 +112,28 @@ async def test_who_is_not_asked_answers_nothing_whatever_the_form_says(desk):
         assert record["decision"] != "allow"
     await handle.signal(Refund.end)
     assert await handle.result() == []
+
+
+@pytest.mark.parametrize(
+    ("who", "changes", "buttons", "said"),
+    [
+        (FAY, {}, {"approve", "reject"}, None),
+        (MALLORY, {}, set(), "You cannot answer this: finance is asked; you are not in it."),
+        (FAY, {"sub": FAY}, {"reject"}, "You cannot approve this: no policy permits approval.self to"),
+        (FAY, PAYROLL, set(), "no policy permits approval.reject to"),
+    ],
+)
+async def test_who_cannot_answer_reads_so_beforehand_and_nothing_of_it_is_recorded(desk, who, changes, buttons, said):
+    handle, request = await desk.waits(**changes)
+    async with desk.console.browser(who) as viewer:
+        page = await desk.shown(viewer, request)
+    [shown] = [each for each in page.split("<article") if request[:20] in each]
+    assert set(re.findall(r'name="verdict" value="(\w+)"', shown)) == buttons
+    assert ("<form" in shown) == bool(buttons)
+    assert (said in shown) if said else ("You cannot" not in shown)
+    assert desk.console.records() == []
+    await handle.signal(Refund.end)
+    await handle.result()
 
 
 @pytest.mark.rule("approving.A1")

@@ -47,7 +47,9 @@ def test_the_command_prints_a_link_that_opens_the_console_and_ends_when_it_is_to
     [
         (["--state", "nowhere"], "no state folder of an authority"),
         (["--listen", "0.0.0.0:8400"], "is reached over a network"),
-        (["--as", "kim"], "--as"),
+        (["--as", "kim"], "--as: 'kim' is not a Cedar entity; write it as User::\"kim\""),
+        (["--as", "kim smith"], 'write it as User::"kim"'),
+        (["--public", "--as", KIM], "leave out one"),
         (["--config", "nowhere.toml"], "cannot be read"),
         (["--listen", "here"], "listen"),
         (["--policies", "nowhere"], "nowhere"),
@@ -78,7 +80,20 @@ def test_a_port_that_is_taken_is_named(tmp_path):
         ended = CliRunner().invoke(commands, ["console", *options])
     assert ended.exit_code == 2
     assert ended.stdout == ""
-    assert ended.stderr.splitlines()[-1].startswith(f"Error: listen: {listen}: Address already in use")
+    [said] = ended.stderr.splitlines()
+    assert said.startswith(f"Error: listen: {listen}: Address already in use; listen on another HOST:PORT; port 0")
+    assert said.count(listen.rpartition(":")[2]) == 1
+
+
+def test_evidence_that_is_not_there_is_said_on_the_terminal(tmp_path):
+    open_state(tmp_path / "state")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        options = ["--state", str(tmp_path / "state"), "--policies", str(REFERENCE), "--evidence", "/nope"]
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        ended = CliRunner().invoke(commands, ["console", *options, "--evidence", str(tmp_path), "--listen", listen])
+    assert ended.stdout == ""
+    warned = [each for each in ended.stderr.splitlines() if each.startswith("Warning")]
+    assert warned == ["Warning: --evidence /nope: it is not there; it is followed once it is."]
 
 
 def test_the_help_is_for_people():

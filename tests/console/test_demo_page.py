@@ -77,7 +77,8 @@ async def test_without_a_demo_the_page_says_how_to_turn_it_on(console: Running) 
         state = await looking.get("/demo/state.json")
 
     assert page.status_code == 200
-    assert "exequatur console --demo workflows.console_demo:DEMO" in page.text
+    assert "<pre>--demo workflows.console_demo:DEMO</pre>" in page.text
+    assert "make demo ARGS=--keep" in page.text
     assert state.status_code == 404
     assert state.json()["step"] == "Start it with --demo."
 

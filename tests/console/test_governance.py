@@ -6,18 +6,24 @@ import asyncio
 import json
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
 import tracemalloc
 from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from markupsafe import escape
 
 from exequatur.console import decided, live
+from exequatur.console.foreseen import may_ever
 from exequatur.console.redact import PLAIN, REDACTED, redacted
+from exequatur.identity.principal import Principal
 from exequatur.lineage.journal import Journal
 from exequatur.policy.bundle import PolicyBundle
 from exequatur.release.report import Standing, report_of, write_report
@@ -80,7 +86,6 @@ async def stream(looking: Looking, path: str, until: Any, within: float = 60.0) 
         ("?workflow=order-", {"refund_order"}),
         ("?kind=nexus", set()),
         ("?kind=shadow", {"refund_order"}),
-        ("?outcome=nonsense&kind=nonsense", {"refund_order", "export_customers"}),
     ],
 )
 async def test_filters_stand_in_the_address(told, query, seen):
@@ -89,6 +94,50 @@ async def test_filters_stand_in_the_address(told, query, seen):
     table = page.partition("<tbody>")[2].partition("</tbody>")[0]
     assert {name for name in ("refund_order", "export_customers") if name in table} == seen
     assert ('id="empty" hidden' in page) == bool(seen)
+
+
+@pytest.mark.parametrize("path", ["/governance", "/governance/events"])
+@pytest.mark.parametrize(("name", "known"), [("outcome", "allow, deny or none"), ("kind", "decision or message")])
+async def test_an_outcome_or_kind_that_there_is_not_is_refused_and_the_known_ones_are_named(told, path, name, known):
+    async with told.browser() as kim:
+        refused = await kim.get(f"{path}?{name}=denied&principal=Agent")
+    assert refused.status_code == 400
+    assert f"There is no such {name}" in refused.text
+    assert known in refused.text
+
+
+async def test_the_page_is_by_time_whatever_journal_is_read_first(tmp_path):
+    """Journals that are found later hold what was decided earlier, and one has a clock that is a day ahead."""
+    now = time.time()
+    names = ["late", "middle", "early"]
+    async with running(tmp_path) as console, console.browser() as kim:
+        decisions = console.console.decisions
+        for at, name in zip((now - 1, now - 5, now - 9), names, strict=True):
+            place = decisions.place
+            write(tmp_path / name, decision(workflow_id=f"{name}-1"), decision(workflow_id=f"{name}-2"))
+            move(tmp_path / name, tmp_path, at)
+            await eventually(lambda place=place: decisions.place == place + 2)
+        write(tmp_path / "ahead", decision(workflow_id="ahead-1"), decision(workflow_id="ahead-2"))
+        move(tmp_path / "ahead", tmp_path, now + 86_400)
+        await eventually(lambda: decisions.place == 8)
+        write(tmp_path, decision(workflow_id="newest"))
+        await eventually(lambda: decisions.place == 9)
+        page = (await kim.get("/governance")).text
+        [batch] = await stream(kim, "/governance/events?after=1", lambda batch: batch.get("rows"))
+    listed = re.findall(r">(\w+-[12]|newest)</a>", page)
+    assert listed == ["newest", "ahead-2", "ahead-1", *(f"{name}-{n}" for name in names for n in (2, 1))]
+    # A batch is in the order of time, too; the first row that was read is before the place that was asked for.
+    assert [row["workflow_id"] for row in batch["rows"]] == [each for each in listed[::-1] if each != "late-1"]
+
+
+def move(folder: Path, to: Path, at: float) -> None:
+    """Give the journal of a folder another time, and another folder."""
+    [path] = (folder / "state" / "journal").glob("*.db")
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE records SET at = ? + idx / 1000.0", [at])
+    there = to / "state" / "journal" / f"{folder.name}.db"
+    there.parent.mkdir(exist_ok=True)
+    path.rename(there)
 
 
 async def test_new_decisions_come_by_the_stream_and_the_filter_holds_there_too(told):
@@ -243,6 +292,8 @@ async def test_a_public_console_shows_what_happened_and_not_to_whom(tmp_path):
             )
         ]
         batches = await stream(anybody, "/governance/events?after=0", lambda batch: batch.get("rows"))
+        for path in ("/governance/approvals", "/governance/revocations"):
+            assert all(f'href="{path}"' in page for page in pages[:4])
         assert "export_customers" in pages[0]
         assert "exports-of-the-own-region" in pages[0]
         assert batches[-1]["rows"][0]["principal"] == REDACTED
@@ -363,6 +414,89 @@ async def test_nothing_is_revoked_by_a_slip(console, form):
         assert asked or "confirm" not in form or "Say why" in refused.text
     assert console.console.governing.gate.revocations.entries == ()
     assert console.records() == []
+
+
+@pytest.mark.rule("revoking.K1")
+@pytest.mark.parametrize(
+    ("form", "field", "kept"),
+    [
+        (
+            {"what": "workflow", "value": 'o"1', "lasts": "7200", "reason": "it <b>leaks</b>", "confirm": "o1"},
+            "confirm",
+            ['value="o&#34;1"', '<option value="workflow" selected>', '<option value="7200" selected>'],
+        ),
+        ({"what": "principal", "value": "eve", "confirm": "eve", "reason": "r"}, "value", ['value="eve"']),
+        ({"everything": "yes", "confirm": "yes", "reason": "it <b>leaks</b>"}, "k-confirm", []),
+        ({"lifts": "1", "confirm": "11", "reason": "it <b>leaks</b>"}, "lc-1", ["<details open>"]),
+    ],
+)
+async def test_a_slip_gives_the_form_again_as_it_was_filled_in(tmp_path, form, field, kept):
+    async with running(tmp_path) as console, console.browser() as kim:
+        before = {"what": "activity", "value": "x", "confirm": "x", "reason": "r"}
+        assert (await kim.post(FEED, before)).status_code == 303
+        refused = await kim.post(FEED, form)
+        assert len(console.console.governing.gate.revocations.entries) == 1
+    assert refused.status_code == 400
+    for part in (*kept, "Nothing was changed", f'value="{escape(form["reason"])}"'):
+        assert part in refused.text
+    [wrong] = re.findall(r"<\w+ [^>]*aria-invalid[^>]*>", refused.text)
+    assert f'id="{field}"' in wrong
+    assert "autofocus" in wrong
+    assert refused.text.count('id="wrong"') == 1
+    # What is to be typed once more is not filled in.
+    assert all("value=" not in each for each in re.findall(r'<input [^>]*name="confirm"[^>]*>', refused.text))
+
+
+async def test_a_slip_shows_the_feed_to_nobody_who_may_not_see_it(tmp_path):
+    async with running(tmp_path) as console, console.browser(MALLORY) as mallory:
+        csrf = re.search(r'data-csrf="([^"]+)"', (await mallory.get("/governance")).text)[1]
+        refused = await mallory.post(FEED, {"csrf": csrf, "everything": "yes", "confirm": "x", "reason": "r"})
+    assert refused.status_code == 403
+    assert "You may not see this page" in refused.text
+
+
+async def test_who_may_not_revoke_is_told_so_beforehand_and_nothing_of_it_is_recorded(tmp_path):
+    async with running(tmp_path) as console:
+        async with console.browser() as kim:
+            form = {"what": "activity", "value": "x", "confirm": "x", "reason": "r"}
+            assert (await kim.post(FEED, form)).status_code == 303
+            seen = {"kim": (await kim.get(FEED)).text}
+        async with console.browser(FAY) as fay:
+            seen["fay"] = (await fay.get(FEED)).text
+        assert len(console.records()) == 1
+    for part in ("<h2>Revoke</h2>", "<h2>Kill switch</h2>", "Lift 1"):
+        assert part in seen["kim"]
+        assert part not in seen["fay"]
+    assert re.search('No policy permits <span class="hostile">User::&#34;fay&#34;</span> to revoke', seen["fay"])
+
+
+@pytest.mark.parametrize(
+    ("policies", "possible"),
+    [
+        ("permit(principal, action, resource);", True),
+        (
+            'permit(principal, action in [Action::"revocation.add"], resource) when { context.revocation.everything };',
+            True,
+        ),
+        ('permit(principal, action, resource == Workflow::"w");', True),
+        ('permit(principal is User in Role::"ops", action, resource);', True),
+        ("permit(principal is Agent, action, resource);", False),
+        ('permit(principal == User::"fay", action, resource);', False),
+        ('permit(principal, action == Action::"revocation.lift", resource);', False),
+        (
+            "permit(principal, action, resource);"
+            "forbid(principal, action, resource) when { context.revocation.everything };",
+            True,
+        ),
+        ('permit(principal, action, resource); forbid(principal, action, resource == Workflow::"w");', True),
+        ('permit(principal, action, resource); forbid(principal == User::"kim", action, resource);', False),
+        ("", False),
+    ],
+)
+def test_a_form_is_left_out_only_where_no_answer_could_permit_it(policies, possible):
+    entities = [{"uid": {"type": "User", "id": "kim"}, "attrs": {}, "parents": [{"type": "Role", "id": "ops"}]}]
+    bundle = PolicyBundle.from_parts(policies, entities=entities)
+    assert may_ever(bundle, Principal.parse(KIM), "revocation.add") is possible
 
 
 async def test_the_kill_switch_is_switched_and_lifted(tmp_path):

@@ -6,6 +6,7 @@ import asyncio
 import html
 import json
 import os
+import re
 import signal
 import sqlite3
 import time
@@ -23,7 +24,7 @@ from exequatur.integrity.guard import ALTERED
 from exequatur.policy.offer import Provenance
 from exequatur.revocation.entry import Revocation
 from tests.console.reporting import report, reported, traffic
-from tests.console.running import KIM, Looking, Running, running
+from tests.console.running import KIM, Looking, Running, decision, running, write
 from tests.gate.conftest import PERMIT_ALL, Stage, executor, failure_of, stage
 from tests.gate.single import OneActivity, start_one
 from tests.gate.test_availability import (
@@ -385,6 +386,27 @@ async def looked_at(chromium: Browser, shown: Running, **options: Any) -> AsyncI
 async def look_again(page: Page) -> None:
     """What the page does every few seconds, and whenever somebody comes back to it."""
     await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+
+async def test_the_numbers_of_the_gate_say_what_they_count_and_fit_each_other(tmp_path: Path) -> None:
+    """One worker runs and has observed a denial; others have ended, and the evidence has what they decided."""
+    now = time.time()
+    reported(tmp_path, report(7, traffic=traffic(now, 0.004, observed=1, receipt=2)))
+    write(tmp_path, *[decision() for _ in range(3)], decision(decision="deny", enforced=False))
+    async with running(tmp_path) as shown, shown.browser() as looking:
+        told = await until(looking, lambda told: told["workers"] and sum(told["decided"].values()) == 4)
+        page = (await looking.get("/health")).text
+    assert told["decided"] == {"allow": 3, "deny": 1, "none": 0}
+    tiles = dict(re.findall(r"<dt[^>]*>([^<]+)</dt><dd>([\d,]+)", page))
+    assert tiles["Decisions, 15 min"] == "1"
+    numbers = [int(tiles[name]) for name in ("Refused", "Only observed", "Could not decide", "Refused otherwise")]
+    assert numbers == [0, 1, 0, 2]
+    # What is drawn and what stands in the table are the same.
+    drawn = [int(each) for each in re.findall(r'data-of="\w+" class="kind">(\d+)<', page)]
+    assert sum(drawn) == sum(numbers)
+    words = " ".join(re.sub("<[^>]+>", "", page).split())
+    assert "One worker that reports here tells this of its activities" in words
+    assert "of these 15 minutes it has 4 decisions (3 allowed, 1 denied, 0 refused)" in words
 
 
 async def test_a_person_sees_what_fails_as_it_happens_and_what_to_do(stage: START, chromium: Browser) -> None:

@@ -192,6 +192,15 @@ def test_where_no_worker_tells_the_minutes_are_those_of_the_evidence() -> None:
     assert (last.source, last.kinds["allowed"], last.kinds["denied"], last.kinds["rejected"]) == ("evidence", 5, 2, 1)
 
 
+def test_what_workers_that_ended_have_decided_is_told_from_the_evidence_beside() -> None:
+    now = time.time()
+    at = int(now // 60) * 60
+    minutes = ((at - 60 * MINUTES, {"allow": 9}), (at - 60, {"allow": 20, "deny": 8}), (at, {"allow": 7, "none": 4}))
+    found = health(report(1, traffic=traffic(now, 0.004, observed=1)), report(2), minutes=minutes)
+    assert (found.telling, found.minutes[-1].source, found.minutes[-1].kinds["observed"]) == (1, "workers", 1)
+    assert found.decided == {"allow": 27, "deny": 8, "none": 4}
+
+
 def test_a_tally_counts_what_the_meter_counts() -> None:
     metrics = Metrics()
     metrics.decided("AuthorizationDenied", "act", enforced=True, seconds=0.01)

@@ -8,14 +8,16 @@ import json
 import re
 import shutil
 import sqlite3
+import uuid
 from html import unescape
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 import pytest
 from temporalio.client import Client
 
+from exequatur.audit import wording
 from exequatur.audit.bundle import verify_proofs
 from exequatur.audit.evidence import journals_in
 from exequatur.audit.history import of_events
@@ -23,12 +25,14 @@ from exequatur.audit.trust import read_trust
 from exequatur.audit.verify import audit_run
 from exequatur.console import examining, runs
 from exequatur.console.references import Place
+from exequatur.console.searching import STATUSES
 from exequatur.console.turns import Turns
 from exequatur.errors import EvidenceError
 from exequatur.gate.wire import payloads_digest
 from exequatur.lineage import document
+from tests.authority.running import eventually
 from tests.console.lineage_runs import HOSTILE, Made
-from tests.console.running import MALLORY, NOWHERE, Looking, Running, running
+from tests.console.running import MALLORY, NOWHERE, Looking, Running, decision, running, write
 
 VIEWS = ("timeline", "graph", "messages", "findings", "family")
 
@@ -65,8 +69,100 @@ async def test_runs_are_found_by_what_is_known_of_them(explorer: Running, made_r
         assert made_runs.ids["agent"] in some
         assert made_runs.ids["other"] not in some
         assert made_runs.ids["refund"] in await every_page(viewer, "/lineage?type=Refunds&status=Completed")
-        assert made_runs.ids["refund"] in await text_of(viewer, "/lineage?who=fay")
+        assert "No run was found" in await text_of(viewer, "/lineage?who=fay")  # she approved only
         assert "No run was found" in await text_of(viewer, "/lineage?id=nobody-has-this")
+
+
+async def test_on_whose_behalf_is_searched_together_with_what_the_server_knows(
+    explorer: Running, made_runs: Made
+) -> None:
+    async with explorer.browser() as viewer:
+        all_of_them = await text_of(viewer, "/lineage?who=ops-bot")
+        for name in ("agent", "other", "child", "refund", "hostile", "tricky", "long"):
+            assert wording.shown(made_runs.ids[name], 200) in all_of_them, name
+        assert made_runs.ids["loose"] not in all_of_them
+        ended = await viewer.get("/lineage?who=ops-bot&status=Terminated")
+        assert ended.text.count('data-label="Took"') == ended.text.count(">terminated</span>") == 1
+        assert not re.search(r'data-label="Took" class="num"></td>', ended.text)
+        assert "1 run" in await text_of(viewer, "/lineage?who=ops-bot&status=Terminated&type=Refunds")
+        for nothing in ("status=Terminated&type=Agent", "since=2100-01-01", "status=TimedOut", "id=nobody"):
+            assert "No run was found" in await text_of(viewer, f"/lineage?who=ops-bot&{nothing}"), nothing
+
+
+async def test_a_run_is_listed_for_whom_it_acts_and_not_for_who_approved(explorer: Running, made_runs: Made) -> None:
+    async with explorer.browser() as viewer:
+        page = await text_of(viewer, f"/lineage?{urlencode({'id': made_runs.ids['refund']})}")
+        assert 'for Agent::"ops-bot"' in page
+        assert "fay" not in page
+        agent = await text_of(viewer, f"/lineage?{urlencode({'id': made_runs.ids['agent'], 'type': 'Agent'})}")
+        assert re.search(r"\d+ allowed, 2 denied ", agent)
+
+
+async def test_more_workflows_than_are_asked_about_are_said(
+    explorer: Running, made_runs: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exequatur.console.run_list.MOST_IDS", 2)
+    async with explorer.browser() as viewer:
+        assert "There may be more" in await text_of(viewer, "/lineage?who=ops-bot")
+
+
+async def test_what_the_server_does_not_have_is_said(target: str, tmp_path: Path) -> None:
+    async with running(tmp_path, target=target) as console, console.browser() as viewer:
+        write(tmp_path, decision(workflow_id=f"gone-{uuid.uuid4()}"))
+        await eventually(lambda: console.console.decisions.place)
+        assert "1 run that it names is not listed" in await text_of(viewer, "/lineage?who=ops-bot")
+
+
+@pytest.mark.parametrize(
+    ("field", "typed", "said"),
+    [
+        ("since", "nonsense", "That is no time; write it as 2026-01-31"),
+        ("status", "Done", "There is no such status. There are Running, Completed, "),
+        ("id", "x" * 1001, "longer than 1,000 characters"),
+    ],
+)
+async def test_a_typo_in_the_search_keeps_the_form(explorer: Running, field: str, typed: str, said: str) -> None:
+    asked = {"type": "Agent", "who": "ops-bot", "since": "2026-01-31", "status": "Failed", field: typed}
+    async with explorer.browser() as viewer:
+        answer = await viewer.get(f"/lineage?{urlencode(asked)}")
+        assert answer.status_code == 400
+        assert said in answer.text
+        assert answer.text.count('aria-invalid="true"') == 1
+        assert f'aria-describedby="{field}-wrong"' in answer.text
+        for name in asked.keys() - {"status"}:
+            assert f'name="{name}" value="{asked[name]}"' in answer.text
+        assert ("<option selected>Failed<" in answer.text) == (field != "status")
+        told = await viewer.get(f"/lineage?{urlencode(asked)}", headers={"accept": "application/json"})
+        assert (told.status_code, told.json()["title"]) == (400, "That cannot be searched for")
+
+
+@pytest.mark.rule("references.N2")
+async def test_everybody_can_search_by_status_and_reads_no_principal(
+    made_runs: Made, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(made_runs.folder / "state", tmp_path / "state", ignore=shutil.ignore_patterns("*.lock"))
+    config = {"public": True, "principal": None}
+    async with (
+        running(tmp_path, policies=made_runs.folder / "policies", target=target, config=config) as console,
+        console.browser(None) as viewer,
+    ):
+        page = (await viewer.get("/lineage?type=Refunds&since=2026-01-31")).text
+        options = re.findall(r"<option[^>]*>([^<]*)<", page)
+        assert options == ["any", *STATUSES]
+        assert 'name="type" value="Refunds"' in page
+        assert 'name="since" value="2026-01-31"' in page
+        assert "for redacted" not in page
+        for status in STATUSES:
+            assert (await viewer.get(f"/lineage?status={status}")).status_code == 200
+        monkeypatch.setattr("exequatur.console.run_list.RESULTS", 1)
+        first = await viewer.get("/lineage?type=Agent")
+        following = re.search(r'rel="next" href="([^"]+)"', first.text)
+        assert following
+        second = await viewer.get(unescape(following[1]))
+        assert (second.status_code, 'name="type" value="Agent"' in second.text) == (200, True)
+        assert not any(run_id in unquote(following[1]) for run_id in made_runs.first_runs.values())
+        typo = await viewer.get("/lineage?since=nonsense")
+        assert (typo.status_code, 'value="nonsense"' in typo.text) == (400, True)
 
 
 @pytest.mark.rule("searching.B1")

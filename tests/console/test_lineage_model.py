@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from base64 import urlsafe_b64decode
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -13,16 +14,19 @@ from hypothesis import strategies as st
 
 from exequatur.audit.evidence import journals_in
 from exequatur.audit.report import LinkReport, Report, RunReport, finding
-from exequatur.console import comparing, graph, timeline
-from exequatur.console.errors import ProblemError
+from exequatur.console import comparing, graph, run_view, timeline
+from exequatur.console.decision import Decision, decision_of
+from exequatur.console.errors import ProblemError, ServerAwayError
+from exequatur.console.family import Family, Member
 from exequatur.console.journals import Journals
-from exequatur.console.known import known_runs, rows_of
+from exequatur.console.known import Told, rows_of
 from exequatur.console.redact import REDACTED, redacted
 from exequatur.console.references import Place, References
 from exequatur.console.runs import KEPT, Audited, Runs
-from exequatur.console.searching import LONGEST, Search, literal
+from exequatur.console.searching import LONGEST, Search, SearchError, literal, parts
 from exequatur.errors import EvidenceError
 from exequatur.lineage.journal import Journal
+from exequatur.lineage.record import Record
 from exequatur.statements.encoding import digest
 from tests.audit.reports import HOSTILE, activity, decided, run
 from tests.console.running import decision, write
@@ -122,6 +126,45 @@ def test_the_overview_counts_every_activity_once():
     buckets = timeline.overview_of(long_run())
     assert len(buckets) == timeline.BUCKETS
     assert sum(each[name] for each in buckets for name in ("allow", "deny", "none")) == 10_000
+
+
+def test_denied_and_refused_are_two_things_and_what_was_observed_only_is_what_it_would_have_been():
+    observed = {"decisions": (decided(decision="deny", reason="no", enforced=False),)}
+    rejected = {"outcome": "rejected", "proof": "denial", "decisions": (decided(decision="none", reason="no"),)}
+    told = run(activity(1, **DENIED), activity(2, **observed), activity(3, **rejected), activity(4), mode="observe")
+    drawn = timeline.overview_of(told)
+    assert [sum(each[name] for each in drawn) for name in ("allow", "deny", "none")] == [1, 2, 1]
+    labels = [row["label"] for row in timeline.part_of(told).rows]
+    assert labels == [
+        "denied by policy",
+        "denied by policy, but only observed",
+        "refused before policy was asked",
+        "allowed, completed",
+    ]
+    found = Audited(Place("default", "w", "r"), Report(runs=(told,)), 0.0)
+    counts = run_view.beginning_of(found, "timeline", lambda place: {}, None, ())["counts"]
+    assert counts == {"allow": 1, "deny": 2, "none": 1, "observed": 1}
+    member = Member("this", None, 0, "w", "r", "W", Place("default", "w", "r"), found)
+    (row,) = run_view.family_data(Family([member], False, False), lambda place: {})["members"]
+    assert (row["denied"], row["refused"]) == (1, 1)
+
+
+def test_a_verdict_says_first_what_it_says_of_this_run():
+    def split(*codes: str) -> tuple[str, str]:
+        told = run(activity(1), findings=tuple(finding(code, "it is so") for code in codes))
+        found = run_view.beginning_of(
+            Audited(Place("default", "w", "r"), Report(runs=(told,)), 0.0), "timeline", lambda place: {}, None, ()
+        )
+        assert " ".join(filter(None, (found["verdict_first"], found["verdict_rest"]))) == found["verdict_words"]
+        return found["verdict_first"], found["verdict_rest"]
+
+    assert split()[1] == ""
+    observed, rest = split("not-enforced")
+    assert (observed.endswith("because it only observed."), rest) == (True, "")
+    for code in ("history-events", "payload-encoded"):
+        first, rest = split(code)
+        assert len(first.split()) < 30
+        assert rest.startswith("Each ")
 
 
 @pytest.mark.parametrize("at", [float("inf"), float("nan"), -1e300])
@@ -266,30 +309,108 @@ def test_a_token_that_was_not_given_out_for_this_list_is_not_passed_on(text: str
     assert given.unsealed("", "default") is None
     for forged, listed in (
         (text, "default"),
-        (given.sealed(b"a", "default").replace("YQ", "Yg"), "default"),
+        (f"AAAA{given.sealed(b'a', 'default')[4:]}", "default"),
         (given.sealed(b"a", "default"), "default\0WorkflowType = 'Other'"),
         (given.sealed(b"a", "default"), "payments"),
         (References().sealed(b"a", "default"), "default"),
     ):
         with pytest.raises(ProblemError):
             given.unsealed(forged, listed)
+    assert b"an id" not in urlsafe_b64decode(given.sealed(b"an id", "default"))
+
+
+def told_at(at: float, kind: str = "decision", **changes: object) -> Decision:
+    """A row of a record that was written at a time."""
+    made = decision_of(Record("l" * 16, int(at), at, kind, None, None, None, decision(**changes), "h"), int(at))
+    assert made is not None
+    return made
+
+
+def permitted(at: float, workflow_id: str, principal: str, outcome: str = "allow") -> Decision:
+    """The start of a workflow was asked for."""
+    said = {"action": "workflow.start", "workflow_id": workflow_id, "run_id": None, "decision": outcome}
+    return told_at(at, "authority", principal=principal, **said)
 
 
 def test_known_runs_are_told_of_with_their_decisions():
-    from exequatur.console.decision import decision_of
-    from exequatur.lineage.record import Record
+    rows = [
+        told_at(1),
+        told_at(2, decision="deny"),
+        told_at(3, decision="deny", enforced=False),
+        told_at(4, decision="none"),
+        told_at(5, workflow_id="other", run_id="r2"),
+    ]
+    known = {key[0]: (each.allowed, each.denied, each.refused, each.observed) for key, each in Told(rows).runs.items()}
+    assert known == {"order-1": (1, 2, 1, 1), "other": (1, 0, 0, 0)}
+    assert [each["outcome"] for each in rows_of(rows, "order-1", None)] == ["allow", "deny", "deny", "none"]
 
-    def row(number: int, **changes: object):
-        made = decision_of(
-            Record("l" * 16, number, float(number), "decision", None, None, None, decision(**changes), "h"), number
-        )
-        assert made is not None
-        return made
 
-    rows = [row(1), row(2, decision="deny"), row(3, workflow_id="other", run_id="r2")]
-    known = known_runs(rows)
-    assert {key[0]: (each.allowed, each.refused) for key, each in known.items()} == {"order-1": (1, 1), "other": (1, 0)}
-    assert [each["outcome"] for each in rows_of(rows, "order-1", None)] == ["allow", "deny"]
+def test_a_message_without_a_good_permit_is_refused_and_not_denied_by_a_policy():
+    assert told_at(1, "message", accepted=False).outcome == "none"
+    assert told_at(1, "message", accepted=True).outcome == "allow"
+
+
+def test_who_approves_is_not_who_it_is_done_for():
+    rows = [
+        permitted(1, "order-1", 'Agent::"ops-bot"'),
+        told_at(2, "authority", action="approval.approve", run_id="r", principal='User::"dana"', decision="none"),
+        told_at(3, "authority", action="approval.approve", run_id="r", principal='User::"fay"'),
+        told_at(4, "message", run_id="r", principal='User::"fay"', accepted=True),
+    ]
+    assert Told(rows).principals("order-1", "r", 1.5) == ['Agent::"ops-bot"']
+    told = Told([*rows, told_at(5, run_id="r", principal='Agent::"ops-bot"')])
+    assert told.principals("order-1", "r", 1.5) == ['Agent::"ops-bot"']
+    assert told.workflows("fay") == told.workflows("dana") == []
+    assert told.workflows("ops-bot") == ["order-1"]
+
+
+def test_a_run_that_did_nothing_acts_for_whom_its_start_was_permitted():
+    told = Told(
+        [
+            permitted(1, "nightly", 'User::"ann"'),
+            permitted(50, "nightly", 'User::"bob"'),
+            permitted(60, "nightly", 'User::"eve"', "deny"),
+            permitted(1000, "ahead", 'User::"ann"'),
+            permitted(70, "taken", 'User::"ann"'),
+            told_at(80, workflow_id="taken", run_id="r", principal="", decision="none"),
+        ]
+    )
+    assert told.principals("nightly", "r1", 2) == ['User::"ann"']
+    assert told.principals("nightly", "r2", 51) == told.principals("nightly", "r3", 9999) == ['User::"bob"']
+    assert told.principals("ahead", "r", 990) == ['User::"ann"']  # its clock is ahead of the server's
+    assert told.principals("ahead", "r", 900) == []
+    assert told.principals("taken", "r", 71) == []  # that run came with no grant
+    assert told.workflows("ann") == ["ahead", "taken", "nightly"]
+    assert told.workflows("eve") == []
+
+
+@pytest.mark.rule("searching.B1")
+def test_workflows_that_the_evidence_names_are_asked_for_as_literals():
+    ids = ["plain", "it's", 'a"b', "", '"', "\ud800", "\0", "x" * (LONGEST + 1)]
+    (part,) = parts(ids)
+    assert part == ["plain", "it's", 'a"b']
+    assert Search(status="Failed").query(part) == (
+        "ExecutionStatus = 'Failed' AND (WorkflowId IN ('plain', 'it''s') OR WorkflowId STARTS_WITH 'a')"
+    )
+    assert list(parts([])) == []
+    assert [len(each) for each in parts([f"{number:0900}" for number in range(20)])] == [8, 8, 4]
+
+
+def test_what_cannot_be_searched_for_names_its_field():
+    for name, search in {
+        "status": Search(status="Done"),
+        "since": Search(since="nonsense"),
+        "id": Search(workflow_id="x" * (LONGEST + 1)),
+        "type": Search(workflow_type="x" * (LONGEST + 1)),
+    }.items():
+        with pytest.raises(SearchError) as wrong:
+            search.query()
+        assert (wrong.value.name, wrong.value.status) == (name, 400)
+
+
+def test_the_address_of_a_server_that_is_away_is_said_once():
+    why = "localhost:7233: cannot connect: connection refused; start the server, or check --address and TLS"
+    assert ServerAwayError("localhost:7233", why).text == "localhost:7233: cannot connect: connection refused"
 
 
 @pytest.mark.rule("runs.U2")

@@ -70,7 +70,7 @@ async def test_a_run_is_found_understood_and_exported(chromium: Browser, explore
         await page.get_by_role("button", name="Show").click()
         await expect(page.locator("table.activities tbody tr")).to_have_count(2)
         await page.get_by_role("link", name="Why: delete_record").click()
-        await expect(page.get_by_role("heading", level=1)).to_have_text("Why was this refused?")
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Why was this denied?")
         await expect(page.locator("pre").first).to_contain_text('forbid(principal, action == Action::"delete_record"')
         await page.get_by_role("link", name=agent).click()
         await expect(page.locator("tr.meant")).to_have_count(1)

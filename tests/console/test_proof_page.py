@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -170,6 +171,9 @@ async def test_a_run_is_opened_and_verified_with_the_consoles_trust(
         assert "development" in said  # keys in a state folder
         assert "does not hold" not in await states(page)
         assert (await states(page)).count("holds") >= 10
+        statements = re.search(r"[0-9,]+ statements", said)
+        assert statements
+        assert f"{statements[0]}, 1 credential of run" in await page.inner_text("#step-proofs > summary")
         await page.click("#step-inclusion > summary")
         await page.click("#step-inclusion .item >> nth=0 >> summary")
         await page.locator("#step-inclusion .way .node.root").wait_for()

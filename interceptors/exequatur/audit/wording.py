@@ -100,7 +100,7 @@ def decision(decided: Decided) -> str:
     """What a gate decided about an attempt."""
     if decided.decision == "allow":
         return "allowed"
-    refused = "refused by policy" if decided.decision == "deny" else "refused before policy was asked"
+    refused = "denied by policy" if decided.decision == "deny" else "refused before policy was asked"
     return refused if decided.enforced else f"{refused}, but only observed"
 
 
@@ -113,7 +113,7 @@ def answered(asked: AskedReport) -> str:
     """What was answered to a question about one of the gate's own actions."""
     if asked.decision == "allow":
         return "allowed"
-    refused = "refused by policy" if asked.decision == "deny" else "refused before policy was asked"
+    refused = "denied by policy" if asked.decision == "deny" else "refused before policy was asked"
     return refused if asked.enforced else f"{refused}, but only observed"
 
 

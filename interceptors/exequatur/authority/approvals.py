@@ -31,7 +31,7 @@ from exequatur.identity.principal import Principal
 from exequatur.policy.entities import Uid, uid_of
 from exequatur.policy.told import APPROVE_ACTION, REJECT_ACTION, SELF_ACTION
 from exequatur.statements.approvals import SKEW, verify_challenge
-from exequatur.statements.models import Approval, Needed, first_names
+from exequatur.statements.models import Approval, Challenge, Needed, first_names
 from exequatur.statements.verification import audience
 
 MAX_REASON = 400
@@ -70,14 +70,7 @@ async def issue_approval(order: ApprovalOrder, asking: Asking, state: State, *, 
         )
     groups = groups_of(principal, gate.policy.bundle.source.entity_documents, claims.needs)
     jti = secrets.token_urlsafe(12)
-    facts = {
-        "run": {
-            "namespace": claims.namespace,
-            "workflow_id": claims.workflow_id,
-            "workflow_type": claims.workflow_type,
-        },
-        "approval": {"activity": claims.activity_type, "principal": claims.sub, "groups": list(groups)},
-    }
+    facts = facts_of(claims, groups)
     record = {
         "approval": jti,
         "verdict": order.verdict,
@@ -135,6 +128,23 @@ async def issue_approval(order: ApprovalOrder, asking: Asking, state: State, *, 
     except ValueError as err:
         first = str(err).partition("\n")[0]
         raise AuthorizationDenied(f"No approval can be written for {principal}: {first}") from err
+
+
+def facts_of(claims: Challenge, groups: Sequence[str]) -> dict[str, Any]:
+    """What Cedar is told of an answer, without the time.
+
+    Args:
+        claims: What is asked.
+        groups: Those that are asked and that who answers is in.
+    """
+    return {
+        "run": {
+            "namespace": claims.namespace,
+            "workflow_id": claims.workflow_id,
+            "workflow_type": claims.workflow_type,
+        },
+        "approval": {"activity": claims.activity_type, "principal": claims.sub, "groups": list(groups)},
+    }
 
 
 def groups_of(principal: Principal, entities: Iterable[Mapping[str, Any]], needs: Sequence[Needed]) -> tuple[str, ...]:

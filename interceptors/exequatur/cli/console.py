@@ -84,6 +84,9 @@ def console(server: Server, config: Path | None, public: bool, **options: Any) -
 
         return await replace(server, namespace=namespace, address=read.address).connect()
 
+    for place in read.evidence:
+        if "://" not in place and not Path(place).exists():
+            click.echo(f"Warning: --evidence {place}: it is not there; it is followed once it is.", err=True)
     built = build(read, connect, Settings.load())
 
     def told(url: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from fastapi import APIRouter
@@ -19,6 +20,7 @@ from starlette.responses import RedirectResponse, Response
 
 from exequatur.approvals import OpenChallenge, list_challenges
 from exequatur.audit.wording import readable
+from exequatur.console.asking import Seen
 from exequatur.console.entering import entered
 from exequatur.console.errors import ProblemError, ServerAwayError
 from exequatur.console.forms import form_of
@@ -53,7 +55,9 @@ async def show(request: Request) -> Response:
             continue
         refused += len(listing.refused)
         complete = complete and listing.complete
-        asked += [_told(each, namespace, console.clock()) for each in listing.challenges]
+        for each in listing.challenges:
+            may = {} if viewer.public else console.governing.may_answer(viewer, each.claims)
+            asked.append(_told(each, namespace, console.clock()) | {"may": _may(may)})
     return page(
         request,
         "governance_approvals.html.jinja",
@@ -88,6 +92,12 @@ async def answer(request: Request) -> Response:
     return RedirectResponse(f"/governance/approvals?said={verdict}{'d' if verdict == 'approve' else 'ed'}", 303)
 
 
+def _may(foreseen: Mapping[Literal["approve", "reject"], Seen]) -> dict[str, Any]:
+    """Which buttons there are, and why not the others."""
+    why = [each.why for each in foreseen.values() if not each.allowed]
+    return {name: each.allowed for name, each in foreseen.items()} | {"why": list(dict.fromkeys(why))}
+
+
 def _told(each: OpenChallenge, namespace: str, now: float) -> dict[str, Any]:
     claims = each.claims
     arguments = f"not told, because they are too long; their digest is {claims.args}"
@@ -102,6 +112,7 @@ def _told(each: OpenChallenge, namespace: str, now: float) -> dict[str, Any]:
         "challenge": each.challenge.digest,
         "activity": claims.activity_type,
         "arguments": arguments,
+        "args_digest": claims.args,
         "principal": claims.sub,
         "namespace": namespace,
         "workflow_id": claims.workflow_id,

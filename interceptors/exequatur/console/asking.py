@@ -9,7 +9,8 @@ V2  While it cannot be decided, nothing is shown: there are no policies, or thei
 V3  Whoever is revoked sees nothing. That everything or a workflow is revoked does not stand in the way of those who are
     to look at it and lift it.
 V4  What a viewer does is done by the audited calls of the authority, which ask Cedar and record the answer first: the
-    principal is the session's, never what a request says.
+    principal is the session's, never what a request says. What is foreseen here beforehand leaves out buttons, is not
+    recorded, and decides nothing.
 """
 
 from __future__ import annotations
@@ -17,27 +18,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from temporalio.client import Client
 
 from exequatur.approvals import OpenChallenge, Trusted, answer
 from exequatur.assembly import Parts
 from exequatur.authority.api import RevocationBody
+from exequatur.authority.approvals import facts_of, groups_of
 from exequatur.authority.asking import Asking
 from exequatur.authority.embedded import EmbeddedAuthority
 from exequatur.authority.service.revoking import revoke
+from exequatur.console.foreseen import may_ever
 from exequatur.console.viewer import Viewer
 from exequatur.errors import ConfigurationError
 from exequatur.gate.attempt import NO_ARGUMENTS
 from exequatur.gate.gate import Gate
+from exequatur.identity.actors import involved
 from exequatur.identity.callers import Identified
 from exequatur.policy.action import WORKFLOW_TYPE
 from exequatur.policy.engine import decide
-from exequatur.policy.told import VIEW_ACTION
-from exequatur.statements.models import Approval
+from exequatur.policy.told import APPROVE_ACTION, REJECT_ACTION, SELF_ACTION, VIEW_ACTION
+from exequatur.statements.models import Approval, Challenge
 
 _FRESH = 1.0
 """Seconds for which the policies are not looked at again."""
@@ -127,22 +132,46 @@ class Governing:
         standing = (each for _, each in gate.revocations.feed.standing(now))
         if revoked := next((each for each in standing if not each.everything and each.revokes(who)), None):  # [V3]
             return Seen(False, f"Revoked: {revoked.reason}", "Ask who governs here to lift that revocation.")
-        moment = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return self._asked(viewer, VIEW_ACTION, workflow_id, {"console": {"page": page, "redacted": viewer.public}})
+
+    def _asked(self, viewer: Viewer, action: str, workflow_id: str, facts: Mapping[str, Any]) -> Seen:
+        """Ask Cedar now, and record nothing."""
+        moment = datetime.fromtimestamp(self.gate.clock(), UTC).isoformat(timespec="milliseconds")
         verdict = decide(
-            policy.bundle,
+            self.gate.policy.bundle,
             viewer.principal.entity(),
-            {"type": "Action", "id": VIEW_ACTION},
+            {"type": "Action", "id": action},
             {"type": WORKFLOW_TYPE, "id": workflow_id},
             NO_ARGUMENTS,
-            {
-                "console": {"page": page, "redacted": viewer.public},
-                "now": {"__extn": {"fn": "datetime", "arg": moment}},
-            },
+            {**facts, "now": {"__extn": {"fn": "datetime", "arg": moment.replace("+00:00", "Z")}}},
         )
         if verdict.allowed:  # V1
             return Seen(True)
         named = [f"policy {ref.id}: {ref.reason}" if ref.reason else f"policy {ref.id}" for ref in verdict.policies]
-        return Seen(False, "; ".join([*named, *verdict.errors]) or f"no policy permits {VIEW_ACTION} to it")
+        return Seen(False, "; ".join([*named, *verdict.errors]) or f"no policy permits {action} to {viewer.principal}")
+
+    def may_answer(self, viewer: Viewer, claims: Challenge) -> dict[Literal["approve", "reject"], Seen]:
+        """Foresee whether a viewer's approval, and rejection, of a challenge would be signed (L3 to L5).
+
+        Args:
+            viewer: Who would answer.
+            claims: What is asked.
+        """
+        who = viewer.principal
+        groups = groups_of(who, self.gate.policy.bundle.source.entity_documents, claims.needs)
+        if not groups:
+            asked = " or ".join(need.group for need in claims.needs)
+            nobody = Seen(False, f"{asked} is asked; you are not in it")
+            return {"approve": nobody, "reject": nobody}
+        facts = facts_of(claims, groups)
+        approves = self._asked(viewer, APPROVE_ACTION, claims.workflow_id, facts)
+        if approves.allowed and str(who) in involved(claims.sub, claims.act):
+            approves = self._asked(viewer, SELF_ACTION, claims.workflow_id, facts)
+        return {"approve": approves, "reject": self._asked(viewer, REJECT_ACTION, claims.workflow_id, facts)}
+
+    async def may_ever(self, viewer: Viewer, action: str) -> bool:
+        """Foresee whether the policies could permit a viewer an action, whatever it is about."""
+        return await asyncio.to_thread(may_ever, self.gate.policy.bundle, viewer.principal, action)
 
     async def revoke(self, viewer: Viewer, body: RevocationBody) -> int:
         """Revoke, or lift a revocation (H32, H33).

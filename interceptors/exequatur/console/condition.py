@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from exequatur.console.latency import Latency, Span, added, latency_of, spans_of
+from exequatur.console.latency import OUTCOMES, Latency, Span, added, latency_of, spans_of
 from exequatur.console.probes import Service
 from exequatur.console.problems import Authority, Problem, problems_of
 from exequatur.console.workers import LATELY, WORKER_STATES, Reports, WorkerHealth, workers_of
@@ -30,6 +30,8 @@ class Health:
         states: How many workers are in which state.
         services: What the workers stand on.
         minutes: What happened in the last minutes.
+        telling: Workers that told it: those that run, and those that left their report behind.
+        decided: What the evidence has of these minutes, by outcome; of workers that have ended, too.
         latency: How long the gates took in the last minutes.
         decisions: Rows of evidence that were read since the console began, and journals and stores that are followed.
         sources: See there.
@@ -45,6 +47,8 @@ class Health:
     states: dict[str, int]
     services: tuple[Service, ...]
     minutes: tuple[Span, ...]
+    telling: int
+    decided: dict[str, int]
     latency: Latency
     decisions: int
     sources: int
@@ -81,6 +85,8 @@ def health_of(
         for each in (*reports.running, *reports.ended)
         if each.standing is not None and each.standing.traffic is not None
     ]
+    spans = spans_of(told, minutes, now)
+    recent = [outcomes for at, outcomes in minutes if at >= spans[0].at]
     state: HealthState = "ok"
     if any(each.severity == "violation" for each in problems):
         state = "failing"
@@ -96,7 +102,9 @@ def health_of(
         unlisted=max(0, len(workers) - MOST_WORKERS),
         states={state: sum(each.state == state for each in workers) for state in WORKER_STATES},
         services=tuple(services),
-        minutes=spans_of(told, minutes, now),
+        minutes=spans,
+        telling=len(told),
+        decided={name: sum(each.get(name, 0) for each in recent) for name in OUTCOMES},
         latency=latency_of(added(each.latency for worker in told for each in worker if now - each.at < LATELY)),
         decisions=int(evidence.get("rows", 0)),
         sources=int(evidence.get("sources", 0)),

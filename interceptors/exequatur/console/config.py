@@ -9,11 +9,14 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from exequatur.authority.service.config import LISTEN, Limits, Listening, is_loopback
 from exequatur.console.sandbox import limits as sandbox
@@ -122,6 +125,8 @@ class ConsoleConfig(Listening):
             raise ValueError("proxies: a network that everybody is in; name the proxies")
         if (self.login is None) != (self.identity is None):
             raise ValueError("login and identity go together: the one proves who it is, the other says whom that makes")
+        if self.public and self.principal is not None:
+            raise ValueError("public and principal (--as): whoever looks at a public console is nobody; leave out one")
         if self.public and self.login is not None:
             raise ValueError("public and login: a public console has no people who log in; run one of each")
         if not is_loopback(self.host) and self.login is None and not self.public:
@@ -200,11 +205,30 @@ def read_config(path: Path | None, given: Mapping[str, Any]) -> ConsoleConfig:
     except ValidationError as err:
         where = "The console" if path is None else str(path)
         lines = [
-            f"{where}: {'.'.join([*map(str, each['loc']), ''])[:-1]}{': ' if each['loc'] else ''}"
-            f"{each['msg'].removeprefix('Value error, ')}"
+            f"{where}: {'.'.join([*map(str, each['loc']), ''])[:-1]}{': ' if each['loc'] else ''}{_fault(each)}"
             for each in err.errors(include_url=False, include_input=False)
         ]
         raise ConfigurationError("; ".join(lines[:5])) from None
+
+
+def _fault(error: ErrorDetails) -> str:
+    """What is wrong, in words for who writes the file."""
+    if error["type"] not in ("extra_forbidden", "unexpected_keyword_argument"):
+        return error["msg"].removeprefix("Value error, ")
+    *tables, key = map(str, error["loc"])
+    known = _keys(ConsoleConfig)
+    for name in tables:
+        kinds = (known[name], *get_args(known[name]))
+        known = next(keys for each in kinds if (keys := _keys(each)))
+    near = get_close_matches(key, known, 1)
+    return f"unknown key; did you mean {near[0]}?" if near else f"unknown key; there are {', '.join(sorted(known))}"
+
+
+def _keys(table: Any) -> dict[str, Any]:
+    """The keys of a table, with the types of their values; nothing for what is none."""
+    if isinstance(table, type) and issubclass(table, BaseModel):
+        return {name: each.annotation for name, each in table.model_fields.items()}
+    return {each.name: each.type for each in fields(table)} if is_dataclass(table) else {}
 
 
 def _read(path: Path) -> dict[str, Any]:

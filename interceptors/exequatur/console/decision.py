@@ -34,6 +34,7 @@ class Decision:
 
     Args:
         number: Its place among all that this console has seen, from 1.
+        order: What it is listed by: its time, or when it came here where its clock is ahead; in seconds since 1970.
         at: Seconds since 1970.
         log: Id of the journal.
         index: Position there.
@@ -69,6 +70,7 @@ class Decision:
     activity_id: str
     attempt: int
     shadow: str = ""
+    order: float = 0.0
 
     @property
     def size(self) -> int:
@@ -141,7 +143,8 @@ def _message(record: Record) -> dict[str, Any]:
     return {
         **said,
         "action": f"workflow.{_text(said.get('kind'))} {_text(said.get('name'))}",
-        "decision": "allow" if said.get("accepted") is True else "deny",
+        # No policy is asked: a permit is there and good, or not.
+        "decision": "allow" if said.get("accepted") is True else "none",
         "principal": said.get("principal") or said.get("sender"),
     }
 

@@ -69,7 +69,7 @@ class ServerAwayError(ProblemError):
         super().__init__(
             503,
             "The Temporal server does not answer",
-            f"{address}: {plainly(why)}",
+            f"{address}: {plainly(why.removeprefix(f'{address}: '))}",
             "Start the server, or check --address and --namespace. Decisions and policies are shown without it.",
         )
 

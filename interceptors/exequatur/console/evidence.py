@@ -245,7 +245,11 @@ class Decisions:
             new = {(row.log, row.index): row for row in rows if row.index >= self._ends.get(row.log, 0)}  # E4
             for log, index in new:
                 self._ends[log] = max(self._ends.get(log, 0), index + 1)
-            taken = [replace(row, number=self._last + place) for place, row in enumerate(new.values(), 1)]
+            came = time.time()
+            taken = [
+                replace(row, number=self._last + place, order=min(came, row.at))
+                for place, row in enumerate(new.values(), 1)
+            ]
             with self._lock:
                 self._last += len(taken)
                 for row in taken:

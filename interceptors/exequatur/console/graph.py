@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from exequatur.audit.report import ActivityReport, RunReport, Severity
-from exequatur.audit.wording import count
+from exequatur.audit.wording import count, decision
 
 MOST = 60
 """Steps that are drawn. More than that nobody reads in a drawing; the table has all."""
@@ -65,7 +65,7 @@ def state_of(activity: ActivityReport) -> tuple[str, str]:
         case "renewed":
             return "its grant was renewed", "notice"
     if last is not None and last.decision != "allow" and not last.enforced:
-        return "refused, but only observed", "unchecked"
+        return decision(last), "unchecked"
     if activity.proof == "none" and activity.outcome == "completed" and last is None:
         return f"{activity.outcome}, without proof", "unproven"
     if activity.outcome == "completed":
@@ -239,7 +239,7 @@ def _mixed(steps: Sequence[Step]) -> Step:
     more = f" and {count(len(names) - 3, 'other type')}" if len(names) > 3 else ""
     worst = next((tone for tone in ("violation", "unchecked", "unproven", "notice") if tone in tones), "good")
     bad = sum(each.times for each in steps if each.tone not in _CALM)
-    label = f"{bad:,} of them need a look" if bad else "nothing refused"
+    label = f"{bad:,} of them need a look" if bad else "nothing denied or refused"
     return Step("mixed", shown + more, label, worst, steps[0].first, steps[-1].last, total)
 
 

@@ -12,6 +12,8 @@ from exequatur.release.traffic import BOUNDS, MINUTES, Kind, Minute
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DECIDED: tuple[Kind, ...] = ("allowed", "observed", "denied", "rejected", "challenged", "unavailable")
 """What is a decision, or the lack of one; the rest follows decisions that were made."""
+OUTCOMES = ("allow", "deny", "none")
+"""What the evidence tells apart."""
 ERRORS: tuple[Kind, ...] = ("unavailable", "rejected", "receipt", "message")
 """What should not happen in an installation that is well, whatever its policies say."""
 

@@ -46,10 +46,7 @@ _PROBLEMS = 10
 _PLACE = re.compile(r"([0-9]{1,15})(?:-([0-9a-f]{8}))?\Z")
 """A place in a ring, and which ring."""
 _OUTCOMES = ("allow", "deny", "none")
-_KINDS = {"shadow": ("shadow",), "receipt": ("receipt",), "authority": ("authority",), "nexus": ("nexus",)} | {
-    "decision": ("decision",),
-    "message": ("message",),
-}
+_KINDS = ("shadow", "receipt", "authority", "nexus", "decision", "message")
 
 
 @dataclass(frozen=True)
@@ -65,20 +62,24 @@ class Filter:
 
     @classmethod
     def of(cls, request: Request, viewer: Viewer) -> Filter:
-        """What an address asks for."""
+        """What an address asks for.
+
+        Raises:
+            ProblemError: There is no such outcome or kind.
+        """
         given = {each.name: request.query_params.get(each.name, "").strip()[:_LONGEST] for each in fields(cls)}
         if viewer.public:  # [T1]
             given |= {"principal": "", "workflow": ""}
-        if given["outcome"] not in _OUTCOMES:
-            given["outcome"] = ""
-        if given["kind"] not in _KINDS:
-            given["kind"] = ""
+        for name, known in (("outcome", _OUTCOMES), ("kind", _KINDS)):
+            if given[name] and given[name] not in known:
+                text = f"There is no such {name}: it is {', '.join(known[:-1])} or {known[-1]}."
+                raise ProblemError(400, "That cannot be searched for", text, "Change what is searched for.")
         return cls(**given)
 
     def wants(self, row: Decision) -> bool:
         """Whether it is one of them."""
         return (
-            (row.kind in _KINDS[self.kind] if self.kind else row.kind in COUNTED)
+            (row.kind == self.kind if self.kind else row.kind in COUNTED)
             and (not self.outcome or row.outcome == self.outcome)
             and _in(self.principal, row.principal)
             and _in(self.activity, row.action)
@@ -191,10 +192,11 @@ async def _stream(
 
 
 async def _wanted(rows: Sequence[Decision], wanted: Filter) -> list[Decision]:
-    """The rows that a filter lets through; many of them without holding up the event loop."""
+    """The rows that a filter lets through, the oldest first; many of them without holding up the event loop."""
 
     def found() -> list[Decision]:
-        return [row for row in rows if wanted.wants(row)]
+        # Each journal comes in its order, and they come one after the other.
+        return sorted((row for row in rows if wanted.wants(row)), key=lambda row: row.order)
 
     return found() if len(rows) <= ROWS else await asyncio.to_thread(found)
 

@@ -4,7 +4,7 @@ Rules, numbered as the code marks them:
 
 N1  A public viewer names a run by a reference that was given out here, never by its ids.
 N2  A page of a list is asked for with what was given out here for the same list: the server's own tokens are nobody's
-    to make up.
+    to make up, nor to read, because they hold ids.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 from exequatur.console.errors import ProblemError
 
 MOST = 20_000
 """References that are remembered; those that are not used are forgotten first."""
+_NONCE = 12
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class References:
 
     def __init__(self) -> None:
         self._secret = secrets.token_bytes(32)
+        self._pages = AESGCM(AESGCM.generate_key(256))
         self._places: OrderedDict[str, Place] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -77,8 +82,9 @@ class References:
             token: The server's.
             listed: Which list.
         """
-        encoded = urlsafe_b64encode(token).decode()
-        return f"{encoded}.{self._mac('page', encoded, listed)}"
+        nonce = secrets.token_bytes(_NONCE)
+        sealed = self._pages.encrypt(nonce, token, listed.encode("utf-8", "surrogatepass"))  # [N2]
+        return urlsafe_b64encode(nonce + sealed).decode()
 
     def unsealed(self, text: str, listed: str) -> bytes | None:
         """The server's token that :meth:`sealed` was given; ``None`` for an empty text.
@@ -88,11 +94,13 @@ class References:
         """
         if not text:
             return None
-        encoded, _, mac = text.partition(".")
-        due = self._mac("page", encoded, listed)
-        if not hmac.compare_digest(due.encode(), mac.encode("utf-8", "replace")):  # [N2]
-            raise ProblemError(400, "There is no such page", "The address was changed, or is old.", "Search again.")
-        return urlsafe_b64decode(encoded)
+        try:
+            sealed = urlsafe_b64decode(text)
+            return self._pages.decrypt(sealed[:_NONCE], sealed[_NONCE:], listed.encode("utf-8", "surrogatepass"))
+        except (ValueError, InvalidTag):  # [N2]
+            raise ProblemError(
+                400, "There is no such page", "The address was changed, or is old.", "Search again."
+            ) from None
 
     def _mac(self, *what: str) -> str:
         said = "".join(f"{len(each)}:{each}" for each in what).encode("utf-8", "surrogatepass")

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from exequatur.audit import wording
-from exequatur.audit.report import LinkReport, RunReport
+from exequatur.audit.report import LinkReport, RunReport, Severity, Verdict
 from exequatur.console import timeline
 from exequatur.console.family import MOST, Family
 from exequatur.console.references import Place
@@ -41,10 +41,12 @@ def beginning_of(found: Audited, tab: str, at: At, ui: str | None, shown: Sequen
     """
     run = found.run
     title, sentence = wording.headline(found.report)
-    counts = {"allow": 0, "deny": 0, "none": 0}
+    first, rest = _split(sentence, found.run)
+    counts = {"allow": 0, "deny": 0, "none": 0, "observed": 0}
     for activity in run.activities:
         for decided in activity.decisions:
             counts[decided.decision] += 1
+            counts["observed"] += decided.decision != "allow" and not decided.enforced
     if ui is not None:
         parts = (found.place.namespace, run.workflow_id, found.place.run_id)
         namespace, workflow, run_id = (quote(each, safe="") for each in parts)
@@ -59,6 +61,8 @@ def beginning_of(found: Audited, tab: str, at: At, ui: str | None, shown: Sequen
         "verdict": run.verdict.value,
         "headline": title,
         "verdict_words": sentence,
+        "verdict_first": first,
+        "verdict_rest": rest,
         "tally": wording.tally(run.findings),
         "principal": wording.who(run),
         "actors": list(run.actors),
@@ -173,14 +177,25 @@ def family_data(family: Family, at: At) -> dict[str, Any]:
                 "outcome": None if each.audited is None else each.audited.run.outcome,
                 "principal": None if each.audited is None else wording.who(each.audited.run),
                 "count": None if each.audited is None else len(each.audited.run.activities),
-                "refused": None
-                if each.audited is None
-                else sum(one.outcome in ("denied", "rejected", "revoked") for one in each.audited.run.activities),
+                "denied": 0 if each.audited is None else _ended(each.audited.run, "denied"),
+                "refused": 0 if each.audited is None else _ended(each.audited.run, "rejected", "revoked"),
                 "problem": each.why,
             }
             for each in family.members
         ],
     }
+
+
+def _split(sentence: str, run: RunReport) -> tuple[str, str]:
+    """What a verdict says of this run, and its last sentence where that says what holds for every such run."""
+    if run.verdict is Verdict.VERIFIED and not any(each.severity is Severity.UNPROVEN for each in run.findings):
+        return sentence, ""
+    first, dot, last = sentence.rpartition(". ")
+    return (f"{first}.", last) if dot else (sentence, "")
+
+
+def _ended(run: RunReport, *outcomes: str) -> int:
+    return sum(each.outcome in outcomes for each in run.activities)
 
 
 def traffic_of(run: RunReport) -> dict[str, Any]:

@@ -11,7 +11,7 @@ for what stands before that, and what it finds is compared here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -22,6 +22,21 @@ LONGEST = 1000
 """Characters of an id or a type; Temporal takes no longer ones."""
 
 _UNFOUND = re.compile(r'["\\\r\n]')
+_CLAUSE = 8_000
+"""Characters of the ids that one query names."""
+
+
+class SearchError(ProblemError):
+    """Something cannot be searched for.
+
+    Args:
+        name: Of the field of the form.
+        why: Why not.
+    """
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(400, "That cannot be searched for", why + ".", "Change what is searched for.")
+        self.name = name
 
 
 @dataclass(frozen=True)
@@ -40,13 +55,16 @@ class Search:
     status: str = ""
     since: str = ""
 
-    def query(self) -> str:
+    def query(self, among: Sequence[str] = ()) -> str:
         """The visibility query.
 
+        Args:
+            among: Only workflows with these ids, of :func:`parts`, or with beginnings of them; all where it is empty.
+
         Raises:
-            ProblemError: Something that was typed cannot stand in one.
+            SearchError: Something that was typed cannot stand in one.
         """
-        return " AND ".join(self._clauses())
+        return " AND ".join([*self._clauses(), *_one_of(among)])
 
     def takes(self, workflow_id: str) -> bool:
         """Whether a workflow id is one that is searched for."""
@@ -57,25 +75,43 @@ class Search:
         if literal(self.workflow_id) and beginning:
             yield f"WorkflowId STARTS_WITH {literal(beginning)}"
         if self.workflow_type:
-            yield f"WorkflowType = {literal(self.workflow_type)}"
+            yield f"WorkflowType = {literal(self.workflow_type, 'type')}"
         if self.status:
             if self.status not in STATUSES:
-                raise _refused("There is no such status")
-            yield f"ExecutionStatus = {literal(self.status)}"
+                raise SearchError("status", f"There is no such status. There are {', '.join(STATUSES)}")
+            yield f"ExecutionStatus = {literal(self.status, 'status')}"
         if self.since:
-            yield f"StartTime >= {literal(_time(self.since))}"
+            yield f"StartTime >= {literal(_time(self.since), 'since')}"
 
 
-def literal(text: str) -> str:
+def parts(ids: Sequence[str]) -> Iterator[list[str]]:
+    """Ids that a query can name, in as many lists as are not too long for one."""
+    part: list[str] = []
+    for each in ids:
+        if not _beginning(each):
+            continue
+        if part and sum(map(len, part)) + len(each) > _CLAUSE:
+            yield part
+            part = []
+        part.append(each)
+    if part:
+        yield part
+
+
+def literal(text: str, name: str = "id") -> str:
     """A text as a string literal of a query (B1).
 
+    Args:
+        text: The text.
+        name: Of the field of the form that it was typed into.
+
     Raises:
-        ProblemError: It is too long, or has characters that no id has.
+        SearchError: It is too long, or has characters that no id has.
     """
     if len(text) > LONGEST:
-        raise _refused(f"It is longer than {LONGEST:,} characters")
-    if "\0" in text or any("\ud800" <= each <= "\udfff" for each in text):
-        raise _refused("It has characters that no name has")
+        raise SearchError(name, f"It is longer than {LONGEST:,} characters")
+    if not _is_a_name(text):
+        raise SearchError(name, "It has characters that no name has")
     return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"  # B1
 
 
@@ -84,9 +120,23 @@ def _time(text: str) -> str:
         found = datetime.fromisoformat(text)
         found = (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise _refused("That is no time; write it as 2026-01-31 or 2026-01-31T12:00") from None
+        raise SearchError("since", "That is no time; write it as 2026-01-31 or 2026-01-31T12:00") from None
     return found.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _refused(why: str) -> ProblemError:
-    return ProblemError(400, "That cannot be searched for", why + ".", "Change what is searched for.")
+def _is_a_name(text: str) -> bool:
+    return "\0" not in text and not any("\ud800" <= each <= "\udfff" for each in text)
+
+
+def _beginning(workflow_id: str) -> str:
+    """What of an id a query can name; nothing where it cannot."""
+    return _UNFOUND.split(workflow_id)[0] if len(workflow_id) <= LONGEST and _is_a_name(workflow_id) else ""
+
+
+def _one_of(among: Sequence[str]) -> Iterator[str]:
+    if not among:
+        return
+    whole = [literal(each) for each in among if not _UNFOUND.search(each)]
+    either = [f"WorkflowId IN ({', '.join(whole)})"] if whole else []
+    either += [f"WorkflowId STARTS_WITH {literal(_beginning(each))}" for each in among if _UNFOUND.search(each)]
+    yield f"({' OR '.join(either)})"

@@ -147,7 +147,8 @@ def viewer_named(name: str | None) -> Principal:
     try:
         return Principal("User", getpass.getuser()) if name is None else Principal.parse(name)
     except (ValueError, OSError, KeyError) as error:
-        raise ConfigurationError(f"--as: {error}") from None
+        step = "" if name is None else f'; write it as User::"{name if name.isidentifier() else "kim"}"'
+        raise ConfigurationError(f"--as: {str(error).partition(';')[0]}{step}") from None
 
 
 def _trust(path: Path) -> TrustStore:

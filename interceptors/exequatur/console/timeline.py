@@ -25,7 +25,7 @@ MOST_TYPES = 200
 
 SHOW = {
     "all": "All activities",
-    "refused": "Refused",
+    "refused": "Denied or refused",
     "findings": "With findings",
     "again": "Tried or checked again",
     "people": "Answered by people",
@@ -149,8 +149,7 @@ def overview_of(run: RunReport) -> list[dict[str, Any]]:
         if not math.isfinite(share):
             continue
         number = min(max(int(share * BUCKETS), 0), BUCKETS - 1)
-        _, tone = state_of(each)
-        buckets[number]["deny" if tone == "violation" else "none" if tone == "unchecked" else "allow"] += 1
+        buckets[number][_said(each)] += 1
         if firsts[number] is None:
             firsts[number] = each.event_id
     most = max(sum(each.values()) for each in buckets) or 1
@@ -163,6 +162,16 @@ def overview_of(run: RunReport) -> list[dict[str, Any]]:
         }
         for number, each in enumerate(buckets)
     ]
+
+
+def _said(activity: ActivityReport) -> str:
+    """What the gate said of it in the end: ``deny`` by policy, ``none`` where it was refused otherwise."""
+    last = activity.decisions[-1] if activity.decisions else None
+    if activity.outcome == "denied":
+        return "deny"
+    if activity.outcome in ("rejected", "revoked"):
+        return "none"
+    return last.decision if last is not None and not last.enforced else "allow"
 
 
 def _shown(activity: ActivityReport, show: str, flags: dict[int, str]) -> bool:

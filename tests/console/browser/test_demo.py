@@ -102,6 +102,8 @@ async def test_the_whole_story(chromium: Browser, shown: Running) -> None:
         await expect(page.locator("#checked")).to_contain_text("refunds.cedar, line 4, column 9")
         await expect(page.locator("#checked")).to_contain_text("Fix: write: permit")
         await expect(page.locator("#gutter .bad")).to_have_text("4")
+        # What merely follows from the error, as that nothing permits a refund any more, is not told besides.
+        assert await page.locator("#checked .problems .tag").all_inner_texts() == ["error"]
         await expect(page.locator("#in-force")).to_contain_text("your edit of refunds.cedar")
         # What a policy says is text, whatever it is.
         text = await page.evaluate("fetch('/demo/policies.json').then(a => a.json()).then(b => b.files[0].text)")
@@ -121,11 +123,16 @@ async def test_the_whole_story(chromium: Browser, shown: Running) -> None:
         await page.get_by_role("button", name="Revoke now").click()
         await expect(page.locator(".run-head .tag")).to_have_text("Stopped")
         assert await page.locator(steps(page)).all_inner_texts() == ["Grant issued", "Revoked"]
+        # The policy that had allowed it did not revoke it.
+        await expect(page.locator("#run .step").last).to_contain_text(
+            "Before that, it was allowed by the policy migrations-by-operations"
+        )
 
         # People are asked.
         await run(page, "A refund that finance must agree to", "Waits for people")
         await page.get_by_role("button", name=re.compile("Agree as")).click()
         await expect(page.locator(".run-head .tag")).to_have_text("Completed")
+        await expect(page.locator("#run .step").last.get_by_text('Agreed by User::"fay"', exact=True)).to_be_visible()
 
         # What was done is there after a reload, and gone after a reset.
         await page.reload()
@@ -168,6 +175,15 @@ async def test_the_address_says_which_run_file_and_event_are_looked_at(chromium:
             await expect(each.get_by_label("Policies in starts.cedar")).to_be_visible()
             await expect(each.get_by_label("Event", exact=True)).to_have_value("5")
             await expect(each.get_by_label("Change", exact=True)).to_have_value("drop")
+
+        # So does a falsification that was picked.
+        await page.get_by_role("button", name="A hundred times the amount").click()
+        await expect(page.locator(".verdicts")).to_be_visible()
+        await expect(page).to_have_url(re.compile(r"[?&]event=[0-9]+&change=arguments"))
+        event = await page.get_by_label("Event", exact=True).input_value()
+        await other.goto(page.url)
+        await expect(other.get_by_label("Event", exact=True)).to_have_value(event)
+        await expect(other.get_by_label("Change", exact=True)).to_have_value("arguments")
         await other.close()
 
         # "Back" goes the way back.

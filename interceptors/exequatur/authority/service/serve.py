@@ -292,7 +292,10 @@ def _listening(config: Listener) -> Iterator[socket.socket]:
     try:
         listening = socket.create_server((config.host, config.port), family=family, backlog=1024)
     except OSError as err:
-        raise ConfigurationError(f"listen: {config.listen}: {err.strerror or err}") from err
+        # What Python puts behind it repeats the address.
+        why = (err.strerror or str(err)).partition(" (while ")[0]
+        step = "listen on another HOST:PORT; port 0 takes a free one"
+        raise ConfigurationError(f"listen: {config.listen}: {why}; {step}") from err
     with listening:
         # Inherited by connections. Without it, each answer waits for a delayed acknowledgement.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -62,7 +62,7 @@ class Checked:
     """What a check found.
 
     Args:
-        problems: Errors first.
+        problems: Errors; warnings only where there is no error.
         digest: Of the bundle that the policies make; ``None`` where they make none.
     """
 
@@ -146,11 +146,13 @@ def _found(texts: Mapping[str, Any]) -> dict[str, Any]:
         None if texts["entities"] is None else SourceFile(ENTITIES_NAME, texts["entities"]),
     )
     checked = check_source(source)
-    problems = [
-        Problem(e.severity, e.file, e.line, e.column, e.end_column, e.message, e.fix, e.rule) for e in checked.findings
-    ]
-    problems.sort(key=lambda each: each.severity != "error")
     loads = not checked.errors
+    # What is only a warning beside an error may merely follow from it: what a broken policy permits is missing.
+    problems = [
+        Problem(e.severity, e.file, e.line, e.column, e.end_column, e.message, e.fix, e.rule)
+        for e in checked.findings
+        if loads or e.severity == "error"
+    ]
     return {"problems": [asdict(each) for each in problems[:MOST]], "digest": source.digest if loads else None}
 
 

@@ -187,7 +187,9 @@ export class Runs {
           made("span", { class: `tag ${sort === "later" || !sort ? "notice" : sort}`, text: word })),
         said && made("p", { class: `why edge-${sort}`, text: shown(step.sentence) }),
         waiting && this.ask(run, last),
-        this.by(last?.policies ?? []),
+        // What was allowed and ended all the same was not ended by the policies that had allowed it.
+        this.by(last?.policies ?? [], said && last?.decision === "allow" ? "Before that, it was allowed by" : "By"),
+        last?.approvers.length > 0 && made("p", { class: "small soft hostile", text: `Agreed by ${shown(last.approvers.join(", "))}` }),
         step.decisions.length > 0 && this.details(run, `step-${step.number}`, rows),
       ));
   }
@@ -205,9 +207,9 @@ export class Runs {
     );
   }
 
-  by(policies) {
+  by(policies, how = "By") {
     if (!policies.length) return null;
-    const list = made("p", { class: "small soft" }, policies.length > 1 ? "By the policies " : "By the policy ");
+    const list = made("p", { class: "small soft" }, policies.length > 1 ? `${how} the policies ` : `${how} the policy `);
     policies.forEach((name, number) => {
       if (number) list.append(", ");
       list.append(made("button", { type: "button", class: "link", text: shown(name), title: "Show it in the editor", on: { click: () => this.page.policies.show(name) } }));

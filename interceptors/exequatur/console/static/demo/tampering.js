@@ -65,7 +65,7 @@ export class Tampering {
         // The arguments of a step say more than those of the start.
         const event = kind === "arguments" ? this.amount(can) : kind === "cut" ? can.at(-1) : kind === "receipt" ? can.at(-1) : can[0];
         const money = kind === "arguments" && event?.readable.includes('"amount"');
-        return event ? [made("button", { type: "button", class: "chip", text: money ? "A hundred times the amount" : QUICK[kind], on: { click: () => this.audit(event.id, kind) } })] : [];
+        return event ? [made("button", { type: "button", class: "chip", text: money ? "A hundred times the amount" : QUICK[kind], on: { click: () => this.pick(event.id, kind) } })] : [];
       }),
     );
     byId("tamper-event").replaceChildren(...history.events.map((each) => made("option", { value: each.id, text: shown(`${each.id}  ${each.name}`) })));
@@ -80,13 +80,9 @@ export class Tampering {
 
   /** Chooses the event and the change that the address names, if there are such. */
   turnTo({ sandbox, run, event, change }) {
-    const [events, changes] = [byId("tamper-event"), byId("tamper-change")];
-    const has = (list, value) => [...list.options].some((each) => each.value === value);
-    if (!this.history || sandbox !== this.page.sandbox?.tag || run !== String(this.history.run) || !has(events, event)) return;
-    events.value = event;
-    this.event();
-    if (has(changes, change)) changes.value = change;
-    this.change();
+    const mine = this.history && sandbox === this.page.sandbox?.tag && run === String(this.history.run);
+    if (!mine || !this.history.events.some((each) => String(each.id) === event)) return;
+    this.choose(event, change);
     byId("tamper-own").open = true;
   }
 
@@ -113,7 +109,23 @@ export class Tampering {
     byId("tamper-readable").hidden = free;
   }
 
+  /** Does what was picked, and chooses it as well, so that the address and the form say what was done. */
+  pick(event, kind) {
+    this.choose(String(event), kind);
+    this.tell();
+    return this.audit(event, kind);
+  }
+
+  choose(event, kind) {
+    byId("tamper-event").value = event;
+    this.event();
+    const change = byId("tamper-change");
+    if ([...change.options].some((each) => each.value === kind)) change.value = kind;
+    this.change();
+  }
+
   own() {
+    this.tell();
     const kind = byId("tamper-change").value;
     return this.audit(this.chosen.id, kind, kind === "edit" ? byId("tamper-text").value : null);
   }

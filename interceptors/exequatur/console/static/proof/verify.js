@@ -155,9 +155,15 @@ class Verification {
       if (byType.has(typ)) byType.get(typ).push(text)
       else byType.set(typ, [text])
     }
-    const count = [...byType.values()].reduce((sum, texts) => sum + texts.length, 0)
     const about = `of run ${this.content.run_id} of workflow ${this.content.workflow_id}`
-    this.trace.end(`${counted(count, 'statement')} ${about}.`)
+    const sizes = new Map([...byType].map(([typ, texts]) => [typ, texts.length]))
+    const credentials = sizes.get(WorkloadCredential.typ) ?? 0
+    const delegations = sizes.get(Delegation.typ) ?? 0
+    // The verdict counts as the command line does: what vouches for a key or hands down a grant is no statement of it.
+    const statements = [...sizes.values()].reduce((sum, size) => sum + size, 0) - credentials - delegations
+    const beside = [[credentials, 'credential'], [delegations, 'delegation']].filter(([size]) => size > 0)
+    const counts = [[statements, 'statement'], ...beside].map(([size, noun]) => counted(size, noun))
+    this.trace.end(`${counts.join(', ')} ${about}.`)
     return byType
   }
 
