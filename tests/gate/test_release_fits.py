@@ -170,9 +170,6 @@ async def test_what_is_said_to_be_in_force_decides_about_bodies_that_have_not_be
     said, go, block = threading.Event(), threading.Event(), threading.Event()
 
     class Slow(logging.Handler):
-        def createLock(self) -> None:
-            self.lock = None  # who else logs does not wait
-
         def emit(self, record: logging.LogRecord) -> None:
             if "is in force" in record.getMessage():
                 said.set()
@@ -187,6 +184,7 @@ async def test_what_is_said_to_be_in_force_decides_about_bodies_that_have_not_be
         happened("ran")
 
     logger, handler = logging.getLogger("exequatur"), Slow()
+    handler.lock = None  # who else logs does not wait
     level = logger.level
     logger.setLevel(logging.INFO)
     try:
