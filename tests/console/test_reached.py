@@ -18,6 +18,7 @@ import httpx
 import pytest
 from cryptography import x509
 
+from exequatur.authority.service.bounded import plain_cookies
 from exequatur.console.config import read_config
 from exequatur.console.streams import Streams
 from exequatur.errors import ConfigurationError
@@ -93,6 +94,13 @@ async def test_an_odd_cookie_of_another_program_on_this_host_locks_nobody_out(co
         mine = f"{console.console.sessions.cookie}={kim.client.cookies[console.console.sessions.cookie]}"
         for given in (f"{other}; {mine}", f"{mine}; {other}"):
             assert (await kim.get("/governance", headers={"Cookie": given.encode()})).status_code == 200
+
+
+@pytest.mark.rule("bounded.H38")
+def test_only_plain_cookies_are_handed_on():
+    given = [(b"cookie", b'a=1; b="2"; c=x y'), (b"host", b"x"), (b"cookie", b"d=\\\\; e=%22; f")]
+    assert plain_cookies(given) == [(b"host", b"x"), (b"cookie", b"a=1; e=%22")]
+    assert plain_cookies([(b"cookie", b'a="\\\\"')]) == []
 
 
 @pytest.mark.rule("bounded.H38")

@@ -73,7 +73,7 @@ class Bounded:
             handed = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        scope["headers"] = _plain(scope["headers"])
+        scope["headers"] = plain_cookies(scope["headers"])
         await self._app(scope, again, send)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
@@ -109,8 +109,8 @@ class Bounded:
             raise Refused(400, "invalid_request", late, headers=_CLOSE) from None
 
 
-def _plain(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """H38."""
+def plain_cookies(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Headers without odd cookies (H38)."""
     kept = [(name, value) for name, value in headers if name != b"cookie"]
     given = [each.strip() for name, value in headers if name == b"cookie" for each in value.split(b";")]
     cookies = [each for each in given if _PLAIN.match(each)]  # [H38]
