@@ -399,7 +399,7 @@ async def test_the_numbers_of_the_gate_say_what_they_count_and_fit_each_other(tm
     assert told["decided"] == {"allow": 3, "deny": 1, "none": 0}
     tiles = dict(re.findall(r"<dt[^>]*>([^<]+)</dt><dd>([\d,]+)", page))
     assert tiles["Decisions, 15 min"] == "1"
-    numbers = [int(tiles[name]) for name in ("Refused", "Only observed", "Could not decide", "Refused otherwise")]
+    numbers = [int(tiles[name]) for name in ("Not allowed", "Only observed", "Could not decide", "Refused later")]
     assert numbers == [0, 1, 0, 2]
     # What is drawn and what stands in the table are the same.
     drawn = [int(each) for each in re.findall(r'data-of="\w+" class="kind">(\d+)<', page)]
