@@ -30,7 +30,7 @@ demo-fleet: $(READY) ## a fleet: an authority service, two workers, clients, Pos
 
 test: $(READY) ## all tests, against a real Temporal server; choose with ARGS="tests/policy -x"
 	@# Most tests wait for the server; a file's tests stay together, because they share what they set up.
-	@$(RUN) python -m pytest -q -n 3 --dist loadfile $(ARGS)
+	@$(RUN) python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY) ## style, formatting, types, who may import whom, and the policies
 	@$(RUN) ruff check

@@ -13,6 +13,14 @@ hypothesis.settings.register_profile("exequatur", deadline=None)
 hypothesis.settings.load_profile("exequatur")
 
 
+_LONGEST = ("tests/test_demo.py", "tests/fleet/", "tests/console/test_proof.py", "tests/console/test_proof_page.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take the longest, so that no process is left alone with one at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_LONGEST))
+
+
 @pytest_asyncio.fixture(scope="session")
 async def server() -> AsyncIterator[WorkflowEnvironment]:
     """The Temporal dev server of this session, on a free port of the loopback interface."""
