@@ -153,7 +153,8 @@ class Run:
         asked = time.monotonic()
         ends = asked + self._limits.run_seconds + _OVERDUE
         try:
-            while self.open and time.monotonic() < ends:
+            # Its end may be read before anybody has knocked again at a server that was away.
+            while (self.open or self.problem) and time.monotonic() < ends:
                 await asyncio.sleep(_LOOK)
                 if time.monotonic() - asked > _AGAIN:
                     await self._knock()
