@@ -33,20 +33,13 @@ from exequatur.console.sandbox.sandbox import Sandbox
 from exequatur.errors import ConfigurationError
 from tests.console.running import NOWHERE, Running, running
 from tests.console.test_demo_page import DEMO, Visitor, visiting
-from tests.console.test_demo_sandbox import ADA, BEN, LIMITS, World, ended, until
+from tests.console.test_demo_sandbox import ADA, BEN, LIMITS, World, ended, until, world
+
+__all__ = ["world"]  # a fixture
 
 PERMITTED = '@id("all") permit (principal, action, resource);'
 PUBLIC = {**DEMO, "public": True, "principal": None}
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest_asyncio.fixture(scope="module")
-async def world(server: WorkflowEnvironment) -> AsyncIterator[World]:
-    made = World(server.client)
-    try:
-        yield made
-    finally:
-        await made.sandboxes.aclose()
 
 
 @pytest_asyncio.fixture(scope="module")
